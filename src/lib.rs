@@ -1,0 +1,8 @@
+//! cgmgr splits a workspace machine with cgroup v2 into a protected agent part and a limited workloads part.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("cgmgr is for Linux: it works with cgroup v2");
+
+pub mod host;
+pub mod limits;
+pub mod role;

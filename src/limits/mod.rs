@@ -1,0 +1,1 @@
+//! Typed limits and the knob table. Pure.

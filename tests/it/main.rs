@@ -1,0 +1,1 @@
+//! Black-box tests that need no special machine.
