@@ -1,1 +1,32 @@
-//! Typed limits and the knob table. Pure.
+//! Limits as types, and the one table that says what each of them means. Pure: text and numbers in, values out; no
+//! file is opened, no clock or environment is read.
+//!
+//! [`knob`] is the table: one row per limit. [`Declared`] is what somebody wrote, before the machine is known
+//! (`"80%"`); [`Value`] is what it means on one [machine](crate::host::Machine); [`Settings`] is a [`Value`] or its
+//! absence for every knob, with where it came from.
+#![deny(clippy::disallowed_methods)]
+
+mod cpu;
+mod decimal;
+mod error;
+mod knob;
+mod max;
+mod number;
+mod parse;
+mod priority;
+mod setting;
+mod size;
+mod table;
+mod value;
+
+pub use cpu::{CpuQuota, PERIOD_US};
+pub use error::{ErrorKind, GrammarError};
+pub use knob::{Controller, Kind, Knob, KnobId, Part};
+pub use max::Max;
+pub use number::{Admission, Count, Nice, OomScoreAdj, Weight};
+pub use parse::{Declared, Scalar};
+pub use priority::{CoderEnv, Priorities};
+pub use setting::{Origin, Setting, Settings};
+pub use size::{Bytes, MEMORY_FLOOR, Percent, Size};
+pub use table::KNOBS;
+pub use value::Value;
