@@ -2,6 +2,9 @@
 //! theirs by hand. May not do I/O.
 #![deny(clippy::disallowed_methods)]
 
+use crate::limits::Controller;
+use crate::plan::path::GroupPath;
+
 /// Numbers of this machine that limits are relative to.
 ///
 /// Sources: proc_meminfo(5), sysconf(3), proc_sys_kernel(5).
@@ -26,4 +29,174 @@ impl Machine {
     pub fn max_tasks(&self) -> u64 {
         self.pid_max.min(self.threads_max)
     }
+}
+
+/// How the machine's cgroup hierarchies are set up (systemd's "Three Different Tree Setups").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// cgroup v2 holds every controller.
+    Unified(Mount),
+    /// cgroup v1 holds controllers, and a v2 hierarchy is mounted beside it.
+    Hybrid {
+        /// The v2 mount.
+        mount: Mount,
+        /// Controllers that v1 hierarchies hold.
+        v1: Vec<String>,
+    },
+    /// Only cgroup v1.
+    Legacy {
+        /// Controllers that v1 hierarchies hold.
+        v1: Vec<String>,
+    },
+    /// No cgroup file system is mounted.
+    Absent,
+}
+
+impl Hierarchy {
+    /// Its one-word name.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unified(_) => "unified",
+            Self::Hybrid { .. } => "hybrid",
+            Self::Legacy { .. } => "legacy",
+            Self::Absent => "absent",
+        }
+    }
+
+    /// The v2 mount, where there is one.
+    pub fn mount(&self) -> Option<&Mount> {
+        match self {
+            Self::Unified(mount) | Self::Hybrid { mount, .. } => Some(mount),
+            Self::Legacy { .. } | Self::Absent => None,
+        }
+    }
+}
+
+/// Where and how cgroup v2 is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The mount point.
+    pub point: String,
+    /// Whether it is mounted read-only (as in many containers).
+    pub read_only: bool,
+    /// `nsdelegate`: cgroup namespaces are delegation boundaries.
+    pub nsdelegate: bool,
+    /// `memory_recursiveprot`: memory.min and memory.low of a group protect its whole subtree.
+    pub recursiveprot: bool,
+    /// Whether the mount shows the hierarchy's true root (and not a namespace's).
+    pub true_root: bool,
+}
+
+/// What kind of place cgmgr's hierarchy stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaseKind {
+    /// The hierarchy's root, on a machine whose PID 1 is not systemd.
+    Root,
+    /// The root of a cgroup namespace (a container).
+    Namespace,
+    /// A group that was delegated to the caller.
+    Delegated,
+    /// The static delegated unit `cgmgr-sessions.service` below systemd's workloads.slice: the slices are systemd's.
+    SessionsUnit,
+}
+
+impl BaseKind {
+    /// What it is, in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Root => "the root of the hierarchy",
+            Self::Namespace => "the root of a cgroup namespace",
+            Self::Delegated => "a delegated group",
+            Self::SessionsUnit => "the delegated unit cgmgr-sessions.service",
+        }
+    }
+}
+
+/// Where cgmgr's hierarchy stands on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// What kind of place it is.
+    pub kind: BaseKind,
+    /// The group under which cgmgr may make groups and enable controllers.
+    pub group: GroupPath,
+    /// The protected part.
+    pub agent: GroupPath,
+    /// The limited part.
+    pub workloads: GroupPath,
+    /// The parent of session groups.
+    pub sessions: GroupPath,
+    /// Controllers that sessions can have.
+    pub controllers: Vec<Controller>,
+}
+
+/// Name of the protected part's group.
+pub const AGENT_SLICE: &str = "agent.slice";
+/// Name of the limited part's group.
+pub const WORKLOADS_SLICE: &str = "workloads.slice";
+/// Name of the leaf that takes the processes found in a base which must hold none.
+pub const SUPERVISOR: &str = "supervisor";
+/// The static delegated unit on a systemd machine.
+pub const SESSIONS_UNIT: &str = "cgmgr-sessions.service";
+
+impl Base {
+    /// The hierarchy below `group`.
+    pub fn below(kind: BaseKind, group: GroupPath, controllers: Vec<Controller>) -> Self {
+        let workloads = group.join(WORKLOADS_SLICE);
+        Self {
+            kind,
+            agent: group.join(AGENT_SLICE),
+            sessions: workloads.clone(),
+            workloads,
+            group,
+            controllers,
+        }
+    }
+
+    /// The hierarchy of a systemd machine with the sessions unit at `unit`.
+    pub fn sessions_unit(unit: GroupPath, controllers: Vec<Controller>) -> Self {
+        let workloads = unit.parent().unwrap_or_else(GroupPath::root);
+        let agent = workloads
+            .parent()
+            .unwrap_or_else(GroupPath::root)
+            .join(AGENT_SLICE);
+        Self {
+            kind: BaseKind::SessionsUnit,
+            agent,
+            workloads,
+            sessions: unit.clone(),
+            group: unit,
+            controllers,
+        }
+    }
+
+    /// Whether the slices are systemd's: then cgmgr must not write their control files.
+    pub fn slices_are_systemds(&self) -> bool {
+        self.kind == BaseKind::SessionsUnit
+    }
+}
+
+/// Why there is no place for cgmgr's hierarchy, and what would make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoBase {
+    /// The reason.
+    pub why: String,
+    /// One line of remedy.
+    pub fix: String,
+}
+
+/// This machine, as far as planning must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its numbers.
+    pub machine: Machine,
+    /// Kernel release, as uname(2) gives it.
+    pub kernel: String,
+    /// Whether PID 1 is systemd (sd_booted(3)).
+    pub systemd: bool,
+    /// Effective user id of the caller.
+    pub euid: u32,
+    /// How cgroups are set up.
+    pub hierarchy: Hierarchy,
+    /// Where cgmgr's hierarchy stands.
+    pub base: Result<Base, NoBase>,
 }

@@ -3,6 +3,11 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("cgmgr is for Linux: it works with cgroup v2");
 
+pub mod backend;
 pub mod host;
+pub mod kernel;
 pub mod limits;
+pub mod plan;
 pub mod role;
+pub mod session;
+pub mod text;

@@ -1,0 +1,5 @@
+//! Carries plans out. A backend never interprets a value: it writes what the plan says and reports what is there
+//! afterwards.
+
+pub mod cgroupfs;
+pub mod slices;

@@ -1,0 +1,109 @@
+//! systemd's slices by drop-in files: the limits of `agent.slice` and `workloads.slice` on a systemd machine, where
+//! their control files are systemd's alone to write.
+//!
+//! This version has no D-Bus client: systemd is asked to read its units again through `systemctl`, which also works
+//! before any bus runs. That is done by `apply`, `down` and `install` only, never by a launch.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command;
+
+/// What systemd, or a file of its configuration, refused.
+#[derive(Debug)]
+pub struct SystemdError {
+    /// What was tried, and the answer.
+    pub message: String,
+    /// One line of remedy.
+    pub help: String,
+}
+
+impl fmt::Display for SystemdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SystemdError {}
+
+/// Writes a file of systemd's configuration atomically, or with no text removes it (and its directory, if that is
+/// empty then).
+pub fn write_drop_in(path: &str, text: Option<&str>) -> Result<(), SystemdError> {
+    let refused = |error: io::Error| SystemdError {
+        message: format!(
+            "cannot {} {path}: {error}",
+            if text.is_some() { "write" } else { "remove" }
+        ),
+        help: "run as root".into(),
+    };
+    let file = Path::new(path);
+    let Some(directory) = file.parent() else {
+        return Ok(());
+    };
+    match text {
+        Some(text) => {
+            std::fs::create_dir_all(directory).map_err(refused)?;
+            let temporary = directory.join(format!(".{}.{}", file_name(file), std::process::id()));
+            let written = std::fs::File::create(&temporary)
+                .and_then(|mut f| f.write_all(text.as_bytes()).and_then(|()| f.sync_all()))
+                .and_then(|()| std::fs::rename(&temporary, file));
+            if written.is_err() {
+                let _ = std::fs::remove_file(&temporary);
+            }
+            written.map_err(refused)
+        }
+        None => {
+            match std::fs::remove_file(file) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(refused(e)),
+                _ => {}
+            }
+            // Not empty: somebody else's drop-ins are in it.
+            let _ = std::fs::remove_dir(directory);
+            Ok(())
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Has systemd read its units again, start the slices, and write their limits to the kernel.
+pub fn reload(slices: &[String]) -> Result<(), SystemdError> {
+    systemctl(&["daemon-reload"])?;
+    for slice in slices {
+        systemctl(&["start", slice])?;
+        // A reload alone changes no control file of a running slice on systemd 257; any property change makes it
+        // write all of them. This one says what is the default anyway, and leaves nothing behind.
+        systemctl(&["set-property", "--runtime", slice, "MemoryAccounting=yes"])?;
+        let left = format!("/run/systemd/system.control/{slice}.d/50-MemoryAccounting.conf");
+        write_drop_in(&left, None)?;
+    }
+    Ok(())
+}
+
+/// Runs `systemctl` with the system manager.
+pub fn systemctl(args: &[&str]) -> Result<String, SystemdError> {
+    let shown = format!("systemctl {}", args.join(" "));
+    let output = Command::new("systemctl")
+        .arg("--system")
+        .arg("--no-ask-password")
+        .args(args)
+        .output();
+    match output {
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(output) => Err(SystemdError {
+            message: format!(
+                "`{shown}` failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
+            help: "`systemctl status` and `journalctl -b -u init.scope` show what systemd said".into(),
+        }),
+        Err(error) => Err(SystemdError {
+            message: format!("cannot run `{shown}`: {error}"),
+            help: "is systemd installed and PID 1?".into(),
+        }),
+    }
+}

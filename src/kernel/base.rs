@@ -1,0 +1,173 @@
+//! Finds the place for cgmgr's hierarchy: where this process may make groups without writing behind anybody's back.
+
+use super::group::{Group, Tree};
+use super::process;
+use crate::host::{Base, BaseKind, Hierarchy, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
+use crate::limits::Controller;
+use crate::plan::path::GroupPath;
+
+fn none<T>(why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> {
+    Err(NoBase {
+        why: why.into(),
+        fix: fix.into(),
+    })
+}
+
+/// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's static sessions unit; the
+/// delegated group the caller is in; the root, where PID 1 is not systemd.
+pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) -> Result<Base, NoBase> {
+    let mount = match hierarchy {
+        Hierarchy::Unified(mount) => mount,
+        Hierarchy::Hybrid { v1, .. } => {
+            return none(
+                format!(
+                    "hybrid cgroup set-up: cgroup v1 holds the controllers {}",
+                    v1.join(" ")
+                ),
+                "boot with `systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all` on the kernel command line",
+            );
+        }
+        Hierarchy::Legacy { v1 } => {
+            return none(
+                format!("cgroup v1 only: it holds the controllers {}", v1.join(" ")),
+                "boot with `systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all` on the kernel command line",
+            );
+        }
+        Hierarchy::Absent => {
+            return none(
+                "no cgroup file system is mounted",
+                "mount -t cgroup2 none /sys/fs/cgroup",
+            );
+        }
+    };
+    let tree = match Tree::open(&mount.point) {
+        Ok(tree) => tree,
+        Err(e) => return none(e.to_string(), e.help()),
+    };
+    if mount.read_only {
+        return none(
+            format!("the cgroup file system at {} is mounted read-only", mount.point),
+            format!("mount it read-write: mount -o remount,rw {}", mount.point),
+        );
+    }
+    if let Some(group) = explicit {
+        return named(&tree, group, mount.true_root);
+    }
+    let unit = GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_UNIT);
+    if let Ok(Some(group)) = tree.find(&unit)
+        && delegated(&group)
+        && group.writable()
+    {
+        return Ok(Base::sessions_unit(unit, controllers(&group)));
+    }
+    if let Some(base) = own_delegated(&tree, systemd) {
+        return Ok(base);
+    }
+    if systemd {
+        return none(
+            "systemd owns the cgroup tree and has delegated no part of it to this process",
+            if rustix::process::geteuid().is_root() {
+                "cgmgr install --minimal"
+            } else {
+                "sudo cgmgr install --minimal"
+            },
+        );
+    }
+    let root = GroupPath::root();
+    let kind = if mount.true_root {
+        BaseKind::Root
+    } else {
+        BaseKind::Namespace
+    };
+    match tree.group(&root) {
+        Ok(group) if group.writable() => Ok(Base::below(kind, root, controllers(&group))),
+        Ok(_) => none(
+            format!(
+                "{} is not writable by user {}",
+                mount.point,
+                rustix::process::geteuid().as_raw()
+            ),
+            "run as root, or have a group delegated to this user and name it with --cgroup-root",
+        ),
+        Err(e) => none(e.to_string(), e.help()),
+    }
+}
+
+fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase> {
+    let group = match tree.find(path) {
+        Ok(Some(group)) => group,
+        Ok(None) => {
+            return none(
+                format!("{} does not exist", tree.display(path)),
+                "make it first, or name another",
+            );
+        }
+        Err(e) => return none(e.to_string(), e.help()),
+    };
+    if !group.writable() {
+        return none(
+            format!(
+                "{} is not writable by user {}",
+                group.path(),
+                rustix::process::geteuid().as_raw()
+            ),
+            "run as root, or have it delegated to this user",
+        );
+    }
+    let kind = match (path.is_root(), true_root) {
+        (true, true) => BaseKind::Root,
+        (true, false) => BaseKind::Namespace,
+        (false, _) => BaseKind::Delegated,
+    };
+    if path.name() == Some(SESSIONS_UNIT) {
+        return Ok(Base::sessions_unit(path.clone(), controllers(&group)));
+    }
+    Ok(Base::below(kind, path.clone(), controllers(&group)))
+}
+
+/// The group delegated to the caller that it is in: the nearest one above it with systemd's mark of delegation, else,
+/// for a user, the highest of the groups above it that are his. What a user's own systemd manages is not taken.
+fn own_delegated(tree: &Tree, systemd: bool) -> Option<Base> {
+    let own = GroupPath::new(&process::own_group()?)?;
+    let mut highest = None;
+    for path in own.ancestors().filter(|p| !p.is_root()) {
+        if path.name().is_some_and(|n| n.starts_with("user@")) {
+            return None;
+        }
+        let Ok(group) = tree.group(&path) else { continue };
+        if !group.writable() {
+            break;
+        }
+        if delegated(&group) {
+            return Some(Base::below(BaseKind::Delegated, path, controllers(&group)));
+        }
+        if !rustix::process::geteuid().is_root() {
+            highest = Some((path, group));
+        }
+    }
+    // Without systemd's mark, root's write access says nothing about delegation; a user's does, where no user
+    // manager could be the one who owns it.
+    let (path, group) = highest.filter(|_| !systemd || !own.as_str().contains("/user@"))?;
+    // The part of cgmgr's own hierarchy that the caller sits in is not a base.
+    let path = match path.name() {
+        Some(WORKLOADS_SLICE | crate::host::AGENT_SLICE | crate::host::SUPERVISOR) => return None,
+        _ => path,
+    };
+    Some(Base::below(BaseKind::Delegated, path, controllers(&group)))
+}
+
+/// systemd marks the groups of units with `Delegate=` (251 and later; CGROUP_DELEGATION.md).
+fn delegated(group: &Group) -> bool {
+    ["user.delegate", "trusted.delegate"]
+        .iter()
+        .any(|name| group.attribute(name).as_deref() == Some("1"))
+}
+
+fn controllers(group: &Group) -> Vec<Controller> {
+    let text = group.get("cgroup.controllers").ok().flatten().unwrap_or_default();
+    Controller::ALL
+        .iter()
+        .copied()
+        .filter(|c| text.split(' ').any(|name| name == c.name()))
+        .collect()
+}

@@ -1,0 +1,354 @@
+//! A cgroup as an opened directory: the operations cgroupfs offers, one function each, relative to that directory.
+//!
+//! Control files are opened without `O_CREAT` (with it the kernel answers EACCES for a missing file) and one value is
+//! one `write(2)`. No path below the mount is ever followed through `..` or a link.
+
+use super::counters::Keyed;
+use super::error::{Doing, KernelError};
+use crate::plan::path::GroupPath;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+use std::time::{Duration, Instant};
+
+/// Result of an operation on the cgroup file system.
+pub type Result<T> = std::result::Result<T, KernelError>;
+
+const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+/// The mounted unified hierarchy.
+#[derive(Debug)]
+pub struct Tree {
+    dir: OwnedFd,
+    mount: String,
+}
+
+impl Tree {
+    /// Opens the mount at `mount`.
+    pub fn open(mount: &str) -> Result<Self> {
+        let dir =
+            fs::open(mount, DIR, Mode::empty()).map_err(|e| KernelError::new(Doing::OpenGroup, mount, e))?;
+        Ok(Self {
+            dir,
+            mount: mount.to_owned(),
+        })
+    }
+
+    /// The mount point.
+    pub fn mount(&self) -> &str {
+        &self.mount
+    }
+
+    /// The path of `group` as a user would type it.
+    pub fn display(&self, group: &GroupPath) -> String {
+        if group.is_root() {
+            self.mount.clone()
+        } else {
+            format!("{}{group}", self.mount)
+        }
+    }
+
+    /// Opens `group`.
+    pub fn group(&self, group: &GroupPath) -> Result<Group> {
+        let path = self.display(group);
+        let relative = if group.is_root() { "." } else { group.relative() };
+        let dir = fs::openat2(&self.dir, relative, DIR, Mode::empty(), BENEATH)
+            .map_err(|e| KernelError::new(Doing::OpenGroup, path.as_str(), e))?;
+        Ok(Group { dir, path })
+    }
+
+    /// Opens `group`, or `None` where there is none.
+    pub fn find(&self, group: &GroupPath) -> Result<Option<Group>> {
+        match self.group(group) {
+            Ok(found) => Ok(Some(found)),
+            Err(e) if e.is_gone() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// One cgroup, held by its directory. It stays this very group even if another is made under its name.
+#[derive(Debug)]
+pub struct Group {
+    dir: OwnedFd,
+    path: String,
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl Group {
+    /// Its path as a user would type it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The path of one of its control files.
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// Its id: the inode number of its directory, which a later group of the same name does not share.
+    pub fn id(&self) -> Result<u64> {
+        fs::fstat(&self.dir)
+            .map(|s| s.st_ino)
+            .map_err(|e| KernelError::new(Doing::Read, self.path.as_str(), e))
+    }
+
+    fn open(&self, name: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+        fs::openat(
+            &self.dir,
+            name,
+            flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+    }
+
+    /// Opens a control file for polling (`POLLPRI`).
+    pub fn watch(&self, name: &str) -> Result<OwnedFd> {
+        self.open(name, OFlags::RDONLY)
+            .map_err(|e| KernelError::new(Doing::Read, self.file(name), e))
+    }
+
+    /// The text of a control file.
+    pub fn read(&self, name: &str) -> Result<String> {
+        let text = self
+            .open(name, OFlags::RDONLY)
+            .and_then(|fd| read_all(fd.as_fd()));
+        text.map_err(|e| KernelError::new(Doing::Read, self.file(name), e))
+    }
+
+    /// The text of a control file without its last newline, or `None` where the file, or the group, is not there.
+    pub fn get(&self, name: &str) -> Result<Option<String>> {
+        match self.read(name) {
+            Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
+            Err(e) if e.is_gone() || e.errno == Errno::OPNOTSUPP => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The counters of a flat keyed control file; empty where it is not there.
+    pub fn counters(&self, name: &str) -> Result<Keyed> {
+        Ok(self
+            .get(name)?
+            .map(|text| Keyed::parse(&text))
+            .unwrap_or_default())
+    }
+
+    /// Whether a control file is there.
+    pub fn has(&self, name: &str) -> bool {
+        fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    /// Writes `value`, in one write.
+    pub fn write(&self, name: &str, value: &str) -> Result<()> {
+        self.write_open(name, value, OFlags::WRONLY).map(drop)
+    }
+
+    /// Writes `value` and returns what the file then holds: the kernel rounds, and what is in force is what it says.
+    pub fn write_and_read_back(&self, name: &str, value: &str) -> Result<String> {
+        let fd = self.write_open(name, value, OFlags::RDWR)?;
+        let text = read_all(fd.as_fd()).map_err(|e| KernelError::new(Doing::Read, self.file(name), e))?;
+        Ok(text.trim_end_matches('\n').to_owned())
+    }
+
+    fn write_open(&self, name: &str, value: &str, flags: OFlags) -> Result<OwnedFd> {
+        let refused = |e| KernelError::new(Doing::Write, self.file(name), e).with_value(value);
+        // An empty write succeeds and changes nothing.
+        if value.is_empty() {
+            return Err(refused(Errno::INVAL));
+        }
+        let fd = self.open(name, flags).map_err(refused)?;
+        match rustix::io::pwrite(&fd, value.as_bytes(), 0) {
+            Ok(n) if n == value.len() => Ok(fd),
+            Ok(_) => Err(refused(Errno::IO)),
+            Err(e) => Err(refused(e)),
+        }
+    }
+
+    /// Makes the child group `name`; an existing one is an error (EEXIST).
+    pub fn make_child(&self, name: &str) -> Result<Group> {
+        let mode = Mode::from_raw_mode(0o755);
+        fs::mkdirat(&self.dir, name, mode)
+            .map_err(|e| KernelError::new(Doing::MakeGroup, self.file(name), e))?;
+        self.child(name)
+    }
+
+    /// Opens the child group `name`.
+    pub fn child(&self, name: &str) -> Result<Group> {
+        let path = self.file(name);
+        let dir = fs::openat2(&self.dir, name, DIR, Mode::empty(), BENEATH)
+            .map_err(|e| KernelError::new(Doing::OpenGroup, path.as_str(), e))?;
+        Ok(Group { dir, path })
+    }
+
+    /// Removes the empty child group `name`. One that is gone already is no error.
+    ///
+    /// The kernel keeps a group busy for a moment after its last process ended, so EBUSY of a group that is
+    /// unpopulated and childless is tried again a few times.
+    pub fn remove_child(&self, name: &str) -> Result<()> {
+        let mut pause = Duration::from_millis(1);
+        for attempt in 0.. {
+            match fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+                Err(Errno::BUSY) if attempt < 8 && self.child_looks_empty(name) => {
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                }
+                Err(e) => return Err(KernelError::new(Doing::RemoveGroup, self.file(name), e)),
+            }
+        }
+        unreachable!("the loop ends by returning");
+    }
+
+    fn child_looks_empty(&self, name: &str) -> bool {
+        let Ok(child) = self.child(name) else { return true };
+        !child.populated().unwrap_or(true) && child.children().is_ok_and(|c| c.is_empty())
+    }
+
+    /// Names of the child groups, unordered; empty where the group is gone.
+    pub fn children(&self) -> Result<Vec<String>> {
+        let refused = |e| KernelError::new(Doing::Read, self.path.as_str(), e);
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.dir).map_err(refused)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(Errno::NOENT | Errno::NODEV) => break,
+                Err(e) => return Err(refused(e)),
+            };
+            let name = entry.file_name().to_string_lossy();
+            if entry.file_type() == fs::FileType::Directory && name != "." && name != ".." {
+                names.push(name.into_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Pids in this very group. The kernel gives them unordered, may repeat one, and leaves out zombies: decide
+    /// emptiness by [`Group::populated`] only.
+    pub fn procs(&self) -> Result<Vec<i32>> {
+        Ok(self
+            .get("cgroup.procs")?
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|l| l.parse().ok())
+            .collect())
+    }
+
+    /// Whether a live process is in this group or below. A group that is gone is not populated.
+    pub fn populated(&self) -> Result<bool> {
+        Ok(self.counters("cgroup.events")?.get("populated").unwrap_or(0) != 0)
+    }
+
+    /// Kills every process in and below the group (`cgroup.kill`: recursive, and no fork escapes it).
+    pub fn kill(&self) -> Result<()> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Waits until no process is in or below the group. The error names who is left.
+    pub fn wait_empty(&self, deadline: Duration) -> Result<()> {
+        let started = Instant::now();
+        let watch = match self.watch("cgroup.events") {
+            Err(e) if e.is_gone() => return Ok(()),
+            other => other?,
+        };
+        loop {
+            if !self.populated()? {
+                return Ok(());
+            }
+            let left = deadline.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                let mut left_over = self.processes_below()?;
+                left_over.truncate(8);
+                let list: Vec<String> = left_over.iter().map(|p| super::process::describe(*p)).collect();
+                return Err(
+                    KernelError::new(Doing::WaitEmpty, self.path.as_str(), Errno::TIMEDOUT)
+                        .with_detail(list.join(", ")),
+                );
+            }
+            // The notification may be missed when it falls between the read and the poll: look again at least
+            // every 100 ms.
+            let pause = Timespec::try_from(left.min(Duration::from_millis(100))).unwrap_or_default();
+            let _ = poll(&mut [PollFd::new(&watch, PollFlags::PRI)], Some(&pause));
+        }
+    }
+
+    /// Every pid in and below the group.
+    pub fn processes_below(&self) -> Result<Vec<i32>> {
+        let mut pids = self.procs()?;
+        for name in self.children()? {
+            match self.child(&name) {
+                Ok(child) => pids.extend(child.processes_below()?),
+                Err(e) if e.is_gone() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Sets the extended attribute `user.cgmgr.<key>`.
+    pub fn mark(&self, key: &str, value: &str) -> Result<()> {
+        let name = format!("user.cgmgr.{key}");
+        fs::fsetxattr(&self.dir, name.as_str(), value.as_bytes(), XattrFlags::empty())
+            .map_err(|e| KernelError::new(Doing::Mark, self.path.as_str(), e).with_value(name))
+    }
+
+    /// Removes the extended attribute `user.cgmgr.<key>`; one that is not there is no error.
+    pub fn unmark(&self, key: &str) -> Result<()> {
+        let name = format!("user.cgmgr.{key}");
+        match fs::fremovexattr(&self.dir, name.as_str()) {
+            Ok(()) | Err(Errno::NODATA | Errno::NODEV) => Ok(()),
+            Err(e) => Err(KernelError::new(Doing::Mark, self.path.as_str(), e).with_value(name)),
+        }
+    }
+
+    /// The extended attribute `user.cgmgr.<key>`, if it is there.
+    pub fn marked(&self, key: &str) -> Option<String> {
+        self.attribute(&format!("user.cgmgr.{key}"))
+    }
+
+    /// Any extended attribute, if it is there and readable (`user.delegate` is systemd's mark of a delegated unit).
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        let mut value = vec![0u8; 256];
+        let size = match fs::fgetxattr(&self.dir, name, &mut value) {
+            Ok(size) => size,
+            Err(Errno::RANGE) => {
+                value = vec![0u8; 64 * 1024];
+                fs::fgetxattr(&self.dir, name, &mut value).ok()?
+            }
+            Err(_) => return None,
+        };
+        value.truncate(size);
+        String::from_utf8(value).ok()
+    }
+
+    /// Whether this process may move processes in and make groups here.
+    pub fn writable(&self) -> bool {
+        let ok = |name: &str| fs::accessat(&self.dir, name, fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+        ok(".") && ok("cgroup.procs") && ok("cgroup.subtree_control")
+    }
+}
+
+/// Reads a file from its start to its end. Kernel files give all they have, a page or more at a time.
+pub fn read_all(fd: BorrowedFd<'_>) -> std::result::Result<String, Errno> {
+    let mut text = Vec::with_capacity(4096);
+    let mut offset = 0u64;
+    loop {
+        let mut chunk = [0u8; 4096];
+        match rustix::io::pread(fd, &mut chunk, offset) {
+            Ok(0) => break,
+            Ok(n) => {
+                text.extend_from_slice(&chunk[..n]);
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

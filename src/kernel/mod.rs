@@ -1,0 +1,18 @@
+//! The kernel's edge: the only place that opens anything under the cgroup mount or /proc.
+//!
+//! Everything above it is handed plain values ([`crate::host`]) or asks for one named operation. Operations fail with
+//! [`error::KernelError`], which says what was tried, where, with which value, and what to do about it.
+
+pub mod base;
+pub mod counters;
+pub mod error;
+pub mod group;
+pub mod kmsg;
+pub mod mounts;
+pub mod probe;
+pub mod process;
+pub mod survey;
+pub mod sys;
+
+pub use error::KernelError;
+pub use group::{Group, Tree};

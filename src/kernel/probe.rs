@@ -1,0 +1,129 @@
+//! Makes the host facts: the only place where [`crate::host::Host`] comes from a real machine. Reads only.
+
+use super::{base, mounts, process};
+use crate::host::{Hierarchy, Host, Machine, Mount};
+use crate::plan::path::GroupPath;
+use rustix::fs::CWD;
+
+/// This machine. `explicit` is the group the user named as cgmgr's base, if any.
+pub fn host(explicit: Option<&GroupPath>) -> Host {
+    let hierarchy = hierarchy();
+    let systemd = systemd_is_pid1();
+    let base = base::find(&hierarchy, systemd, explicit);
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    Host {
+        machine: machine(),
+        kernel,
+        systemd,
+        euid: rustix::process::geteuid().as_raw(),
+        hierarchy,
+        base,
+    }
+}
+
+/// Numbers of this machine. Where /proc gives none, the value is one that limits nothing.
+pub fn machine() -> Machine {
+    let meminfo = process::read("/proc/meminfo").unwrap_or_default();
+    let kib = |key: &str| {
+        let line = meminfo
+            .lines()
+            .find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let number = |path: &str| {
+        process::read(path)
+            .ok()
+            .and_then(|t| t.trim().parse::<u64>().ok())
+    };
+    Machine {
+        mem_total: kib("MemTotal").map_or(u64::MAX, |k| k * 1024),
+        swap_total: kib("SwapTotal").unwrap_or(0) * 1024,
+        page_size: rustix::param::page_size() as u64,
+        cpus: std::thread::available_parallelism()
+            .map_or(1, |n| n.get() as u32)
+            .max(online_cpus()),
+        pid_max: number("/proc/sys/kernel/pid_max").unwrap_or(4_194_304),
+        threads_max: number("/proc/sys/kernel/threads-max").unwrap_or(4_194_304),
+    }
+}
+
+/// CPUs online, whatever this process's own affinity or quota is.
+fn online_cpus() -> u32 {
+    let text = process::read("/sys/devices/system/cpu/online").unwrap_or_default();
+    parse_cpu_list(text.trim()).len() as u32
+}
+
+/// CPU indices of a list like `0-3,7` (cpuset(7), "List format").
+pub fn parse_cpu_list(text: &str) -> Vec<usize> {
+    text.split(',')
+        .filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+            // CPU_SETSIZE is 1024; a longer list is not one of CPUs.
+            (last < 65_536).then_some(first..=last)
+        })
+        .flatten()
+        .collect()
+}
+
+/// Whether PID 1 is systemd, by sd_booted(3)'s own test.
+fn systemd_is_pid1() -> bool {
+    rustix::fs::lstat("/run/systemd/system")
+        .is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir())
+}
+
+/// How the cgroup hierarchies are set up, by what is mounted (never by path alone).
+pub fn hierarchy() -> Hierarchy {
+    let found = mounts::parse_mountinfo(&process::read("/proc/self/mountinfo").unwrap_or_default());
+    let v1 = mounts::v1_controllers(&process::read("/proc/self/cgroup").unwrap_or_default());
+    // Several v2 mounts show the same hierarchy; prefer a writable one at the usual place.
+    let mut v2: Vec<_> = found
+        .into_iter()
+        .filter(|m| m.kind == mounts::MountKind::V2)
+        .collect();
+    v2.sort_by_key(|m| (m.read_only, m.point != "/sys/fs/cgroup", m.point.len()));
+    let mount = v2.first().map(|m| {
+        let has = |option: &str| m.options.iter().any(|o| o == option);
+        // Only the true root of the hierarchy has no cgroup.type (cgroup-v2.rst, "Core Interface Files").
+        let typed = rustix::fs::accessat(
+            CWD,
+            format!("{}/cgroup.type", m.point),
+            rustix::fs::Access::EXISTS,
+            rustix::fs::AtFlags::empty(),
+        );
+        Mount {
+            point: m.point.clone(),
+            read_only: m.read_only,
+            nsdelegate: has("nsdelegate"),
+            recursiveprot: has("memory_recursiveprot"),
+            true_root: typed.is_err(),
+        }
+    });
+    match (mount, v1.is_empty()) {
+        (Some(mount), true) => Hierarchy::Unified(mount),
+        (Some(mount), false) => Hierarchy::Hybrid { mount, v1 },
+        (None, false) => Hierarchy::Legacy { v1 },
+        (None, true) => Hierarchy::Absent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-2,5"), [0, 1, 2, 5]);
+        assert_eq!(parse_cpu_list("0"), [0]);
+        assert!(parse_cpu_list("").is_empty());
+        assert!(parse_cpu_list("a-b,3-1,0-99999999").is_empty());
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_cpus() {
+        let machine = machine();
+        assert!(machine.mem_total > 1 << 20 && machine.mem_total < u64::MAX);
+        assert!(machine.cpus >= 1);
+        assert!(machine.page_size >= 4096);
+    }
+}

@@ -1,0 +1,149 @@
+//! One process as /proc shows it.
+
+use super::group::read_all;
+use super::mounts;
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// The text of a file below /proc (or any other small kernel file).
+pub fn read(path: &str) -> Result<String, Errno> {
+    let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    read_all(fd.as_fd())
+}
+
+/// The process's name (`comm`), escaped for printing; `None` where it is gone.
+pub fn comm(pid: i32) -> Option<String> {
+    Some(crate::text::escape(
+        read(&format!("/proc/{pid}/comm")).ok()?.trim_end_matches('\n'),
+    ))
+}
+
+/// `pid 12 (bash)`.
+pub fn describe(pid: i32) -> String {
+    match comm(pid) {
+        Some(comm) => format!("pid {pid} ({comm})"),
+        None => format!("pid {pid}"),
+    }
+}
+
+/// The process's group in the unified hierarchy. `None` where it, or the hierarchy, is gone.
+pub fn group_of(pid: i32) -> Option<String> {
+    mounts::own_group(&read(&format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// The caller's own group in the unified hierarchy.
+pub fn own_group() -> Option<String> {
+    mounts::own_group(&read("/proc/self/cgroup").ok()?)
+}
+
+/// The caller's own `oom_score_adj`.
+pub fn own_oom_score_adj() -> Result<i32, Errno> {
+    read("/proc/self/oom_score_adj")?
+        .trim()
+        .parse()
+        .map_err(|_| Errno::INVAL)
+}
+
+/// The caller's own nice value.
+pub fn own_nice() -> Result<i32, Errno> {
+    rustix::process::getpriority_process(None)
+}
+
+/// When the process started, in clock ticks since boot (field 22 of /proc/PID/stat): with the pid it names one
+/// process, where a pid alone may be reused.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = read(&format!("/proc/{pid}/stat")).ok()?;
+    // comm is in parentheses and may itself contain any of them: fields start after the last one.
+    stat.rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}
+
+/// Pids of the process's children, by all its threads.
+pub fn children(pid: i32) -> Vec<i32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| {
+            read(&format!(
+                "/proc/{pid}/task/{}/children",
+                task.file_name().to_string_lossy()
+            ))
+            .ok()
+        })
+        .flat_map(|list| {
+            list.split_ascii_whitespace()
+                .filter_map(|p| p.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .collect()
+}
+
+/// Pids of all descendants of a process, parents before their children.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = children(pid);
+    let mut next = 0;
+    while next < all.len() {
+        let more = children(all[next]);
+        all.extend(more);
+        next += 1;
+    }
+    all
+}
+
+/// Resident memory of the process, in bytes.
+pub fn rss(pid: i32, page_size: u64) -> Option<u64> {
+    let pages: u64 = read(&format!("/proc/{pid}/statm"))
+        .ok()?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
+    Some(pages * page_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_found() {
+        let me = std::process::id() as i32;
+        assert!(comm(me).is_some());
+        assert!(start_time(me).unwrap() > 0);
+        assert!(rss(me, 4096).unwrap() > 0);
+        assert!((-1000..=1000).contains(&own_oom_score_adj().unwrap()));
+        assert!((-20..=19).contains(&own_nice().unwrap()));
+    }
+
+    #[test]
+    fn descendants_of_a_child() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 5 & wait"])
+            .spawn()
+            .unwrap();
+        let me = std::process::id() as i32;
+        let mut seen = Vec::new();
+        for _ in 0..100 {
+            seen = descendants(me);
+            if seen.iter().any(|p| comm(*p).as_deref() == Some("sleep")) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        for pid in seen.iter().rev() {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(*pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+        child.wait().unwrap();
+        assert!(seen.len() >= 2, "{seen:?}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads what is there now: the hierarchy, its sessions, their values. Never writes.
+
+use super::error::KernelError;
+use super::group::{Group, Tree};
+use super::process;
+use crate::host::{Base, SUPERVISOR};
+use crate::limits::KNOBS;
+use crate::plan::apply::drop_in_path;
+use crate::plan::identity::Identity;
+use crate::plan::path::{GroupPath, SessionName};
+use crate::plan::state::{GroupState, SessionState, Survey};
+
+/// Attribute (behind `user.cgmgr.`) of every group that cgmgr made which is not a session's.
+pub const MADE: &str = "made";
+/// Attribute (behind `user.cgmgr.`) that remembers which controllers cgmgr enabled in a group.
+pub const ENABLED: &str = "enabled";
+
+/// The hierarchy below `base` as it is. `attended` says whether a cgmgr process is in charge of a session.
+pub fn survey(
+    tree: &Tree,
+    base: &Base,
+    attended: &dyn Fn(&SessionName) -> bool,
+) -> Result<Survey, KernelError> {
+    let mut survey = Survey::default();
+    let supervisor = base.group.join(SUPERVISOR);
+    for path in [
+        &base.group,
+        &base.agent,
+        &base.workloads,
+        &base.sessions,
+        &supervisor,
+    ] {
+        if let Some(group) = tree.find(path)? {
+            survey.groups.insert(path.clone(), state(&group)?);
+        }
+    }
+    if let Some(parent) = tree.find(&base.sessions)? {
+        survey.sessions = sessions(&parent, &base.sessions, attended)?;
+    }
+    if base.slices_are_systemds() {
+        for slice in [&base.agent, &base.workloads] {
+            let path = drop_in_path(slice);
+            if let Ok(text) = std::fs::read_to_string(&path) {
+                survey.drop_ins.insert(path, text);
+            }
+        }
+    }
+    Ok(survey)
+}
+
+/// One group's state. A group that vanishes meanwhile reads as empty.
+pub fn state(group: &Group) -> Result<GroupState, KernelError> {
+    let words = |text: Option<String>| -> Vec<String> {
+        text.unwrap_or_default()
+            .split_ascii_whitespace()
+            .map(str::to_owned)
+            .collect()
+    };
+    let procs = group
+        .procs()?
+        .into_iter()
+        .map(|pid| (pid, process::comm(pid).unwrap_or_default()))
+        .collect();
+    let mut files = std::collections::BTreeMap::new();
+    for file in KNOBS.iter().filter_map(|k| k.file).chain(["memory.current"]) {
+        if !files.contains_key(file)
+            && let Some(text) = group.get(file)?
+        {
+            files.insert(file, text);
+        }
+    }
+    Ok(GroupState {
+        kind: group.get("cgroup.type")?.unwrap_or_default(),
+        controllers: words(group.get("cgroup.controllers")?),
+        enabled: words(group.get("cgroup.subtree_control")?),
+        procs,
+        // The true root has no cgroup.events; it always holds something.
+        populated: group.populated()?,
+        children: group.children()?,
+        files,
+        made: group.marked(MADE),
+        enabled_by_us: group.marked(ENABLED),
+    })
+}
+
+fn sessions(
+    parent: &Group,
+    path: &GroupPath,
+    attended: &dyn Fn(&SessionName) -> bool,
+) -> Result<Vec<SessionState>, KernelError> {
+    let mut found = Vec::new();
+    for directory in parent.children()? {
+        let Some(name) = SessionName::of_directory(&directory) else {
+            continue;
+        };
+        let group = match parent.child(&directory) {
+            Ok(group) => group,
+            Err(e) if e.is_gone() => continue,
+            Err(e) => return Err(e),
+        };
+        let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
+        found.push(SessionState {
+            identity: group
+                .marked(Identity::KEY)
+                .and_then(|text| Identity::from_text(&text)),
+            state: state(&group)?,
+            memory_current: number("memory.current"),
+            attended: attended(&name),
+            group: path.join(&directory),
+            name,
+        });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}

@@ -1,0 +1,592 @@
+//! The one file with `unsafe`: `clone3` into a cgroup, and what the new process does between `clone3` and `execve`.
+//!
+//! No safe crate offers `CLONE_INTO_CGROUP`. Between clone and exec only async-signal-safe calls are made: the parent
+//! may be a program with many threads, so the child must not allocate, lock or unwind. Everything it needs is laid out
+//! in a [`Child`] beforehand, and what goes wrong is told to the parent through a close-on-exec pipe.
+#![allow(unsafe_code)]
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+/// Identity a session's command runs under: all three are set, groups first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids (`initgroups(3)`).
+    pub groups: Vec<u32>,
+}
+
+/// What the new process does to itself before it becomes the command.
+#[derive(Debug, Default)]
+pub struct Child {
+    /// Files to try, in order: the command's path, or one per directory of PATH.
+    pub candidates: Vec<CString>,
+    /// Arguments, the command's name first.
+    pub argv: Vec<CString>,
+    /// Environment, `KEY=value`.
+    pub envp: Vec<CString>,
+    /// Written to `/proc/self/oom_score_adj`.
+    pub oom_score_adj: Option<i32>,
+    /// Nice value, absolute.
+    pub nice: Option<i32>,
+    /// `RLIMIT_NOFILE`, soft and hard.
+    pub nofile: Option<u64>,
+    /// CPUs it may run on (indices).
+    pub affinity: Option<Vec<usize>>,
+    /// Back to `SCHED_OTHER`, whatever the caller had.
+    pub reset_policy: bool,
+    /// The user to become.
+    pub identity: Option<Identity>,
+    /// Standard input, output and error; `None` keeps the caller's.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Lead a session of its own (detached: no terminal).
+    pub new_session: bool,
+    /// Mark every descriptor above 2 close-on-exec.
+    pub close_fds: bool,
+    /// Signal mask to set: the caller's from before it blocked any.
+    pub mask: Option<Mask>,
+}
+
+/// A signal mask, as the kernel has it.
+#[derive(Clone, Copy)]
+pub struct Mask(libc::sigset_t);
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mask")
+    }
+}
+
+impl From<nix::sys::signal::SigSet> for Mask {
+    fn from(set: nix::sys::signal::SigSet) -> Self {
+        Self(*set.as_ref())
+    }
+}
+
+/// A step of the new process that the kernel refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Entering the group by writing 0 to cgroup.procs (only where `clone3` is not to be had). Fatal.
+    Enter,
+    /// Attaching the standard streams. Fatal.
+    Stdio,
+    /// Setting the CPU affinity. The command runs without.
+    Affinity,
+    /// Resetting the scheduling policy. The command runs without.
+    Policy,
+    /// Setting `RLIMIT_NOFILE`; `value` is what was set instead, 0 if nothing.
+    Nofile,
+    /// Making the process dumpable, so that it may write its own score. The command runs without.
+    Dumpable,
+    /// Writing `oom_score_adj`. The command runs without.
+    OomScore,
+    /// Setting the nice value. The command runs without.
+    Nice,
+    /// Becoming the user. Fatal.
+    Identity,
+    /// Executing the command. Fatal.
+    Exec,
+}
+
+const STAGES: [Stage; 10] = [
+    Stage::Enter,
+    Stage::Stdio,
+    Stage::Affinity,
+    Stage::Policy,
+    Stage::Nofile,
+    Stage::Dumpable,
+    Stage::OomScore,
+    Stage::Nice,
+    Stage::Identity,
+    Stage::Exec,
+];
+
+/// What the new process said before it became the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which step.
+    pub stage: Stage,
+    /// The kernel's answer.
+    pub errno: Errno,
+    /// A number that belongs to it (see [`Stage`]).
+    pub value: i64,
+}
+
+impl Refusal {
+    /// Whether the command was not started because of it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Enter | Stage::Stdio | Stage::Identity | Stage::Exec
+        )
+    }
+}
+
+/// A started process: its pid, held by a pidfd.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Process id.
+    pub pid: i32,
+    /// The process itself, which a later process of the same pid is not.
+    pub pidfd: OwnedFd,
+    /// Whether it entered the group by its own write, because `clone3` is not available here.
+    pub moved: bool,
+    /// Steps that were refused and that it went on without. Where the last is fatal the command was not started and
+    /// the process has ended (it is still to be reaped).
+    pub refusals: Vec<Refusal>,
+}
+
+const REPORT_SIZE: usize = 16;
+
+/// linux/sched.h. The constant in the libc crate is an `i32` and has overflowed to 0: with it the kernel would start
+/// the process outside its group and report success.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Starts `child` in `group` (`None`: in the caller's own) and waits until it has become the command or has failed.
+///
+/// # Errors
+///
+/// The kernel's answer to `clone3` or `pipe2`. A failure after that is in [`Spawned::refusals`].
+pub fn spawn(child: &Child, group: Option<BorrowedFd<'_>>) -> Result<Spawned, Errno> {
+    let pointers = Pointers::of(child);
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (pid, pidfd, moved) = match clone3(group) {
+        // The child.
+        Ok(None) => become_command(child, &pointers, writer.as_raw_fd(), None),
+        Ok(Some((pid, pidfd))) => (pid, pidfd, false),
+        // No clone3 (seccomp), or none that knows groups: fork, and let the child enter by itself before it execs.
+        Err(Errno::NOSYS | Errno::INVAL | Errno::TOOBIG | Errno::PERM) => {
+            let procs = match group {
+                Some(dir) => Some(rustix::fs::openat(
+                    dir,
+                    "cgroup.procs",
+                    rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
+                    rustix::fs::Mode::empty(),
+                )?),
+                None => None,
+            };
+            // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions until exec.
+            match unsafe { libc::fork() } {
+                -1 => return Err(last_errno()),
+                0 => become_command(
+                    child,
+                    &pointers,
+                    writer.as_raw_fd(),
+                    procs.as_ref().map(|fd| fd.as_raw_fd()),
+                ),
+                pid => (pid, open_pidfd(pid)?, group.is_some()),
+            }
+        }
+        Err(e) => return Err(e),
+    };
+    drop(writer);
+    Ok(Spawned {
+        pid,
+        pidfd,
+        moved,
+        refusals: read_refusals(&reader),
+    })
+}
+
+/// Replaces this process by `child`'s command. Returns only when that failed.
+pub fn replace(child: &Child) -> Vec<Refusal> {
+    let pointers = Pointers::of(child);
+    let Ok((reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else {
+        return Vec::new();
+    };
+    prepare_and_exec(child, &pointers, writer.as_raw_fd(), None);
+    drop(writer);
+    read_refusals(&reader)
+}
+
+/// Splits this process in two: `Some(pid)` in the parent, `None` in the child. Only for a process with one thread.
+pub fn fork() -> Result<Option<i32>, Errno> {
+    // SAFETY: cgmgr's command line has one thread, so the child may go on as the parent would.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
+fn open_pidfd(pid: i32) -> Result<OwnedFd, Errno> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// `None` in the child, pid and pidfd in the parent.
+fn clone3(group: Option<BorrowedFd<'_>>) -> Result<Option<(i32, OwnedFd)>, Errno> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = libc::CLONE_PIDFD as u64;
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(dir) = group {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd() as u64;
+    }
+    // SAFETY: args is a valid clone_args of the size given and outlives the call. Without CLONE_VM the child has its
+    // own copy of memory and this very stack, as after fork.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            ptr::from_ref(&args),
+            std::mem::size_of::<libc::clone_args>(),
+        )
+    };
+    match pid {
+        -1 => Err(last_errno()),
+        0 => Ok(None),
+        // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there, which nobody else owns.
+        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+    }
+}
+
+/// The pointer arrays execve wants, made before the clone.
+struct Pointers {
+    argv: Vec<*const libc::c_char>,
+    envp: Vec<*const libc::c_char>,
+    /// `sh PATH ARGS…` for a script without an interpreter line; PATH is filled in per candidate.
+    shell: Vec<*const libc::c_char>,
+}
+
+const SHELL: &CStr = c"/bin/sh";
+
+impl Pointers {
+    fn of(child: &Child) -> Self {
+        fn end(list: impl Iterator<Item = *const libc::c_char>) -> Vec<*const libc::c_char> {
+            list.chain(std::iter::once(ptr::null())).collect()
+        }
+        let argv = end(child.argv.iter().map(|a| a.as_ptr()));
+        let shell = [SHELL.as_ptr(), ptr::null()]
+            .into_iter()
+            .chain(argv.iter().skip(1).copied())
+            .collect();
+        Self {
+            argv,
+            envp: end(child.envp.iter().map(|e| e.as_ptr())),
+            shell,
+        }
+    }
+}
+
+fn become_command(child: &Child, pointers: &Pointers, report: RawFd, procs: Option<RawFd>) -> ! {
+    prepare_and_exec(child, pointers, report, procs);
+    // SAFETY: _exit ends this copy of the process without running anything of the parent's.
+    unsafe { libc::_exit(125) }
+}
+
+/// Everything between clone and exec. Returns only when a fatal step failed, which was reported then.
+fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Option<RawFd>) {
+    let say = |stage: Stage, errno: Errno, value: i64| {
+        let mut message = [0u8; REPORT_SIZE];
+        message[0] = stage as u8;
+        message[4..8].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
+        message[8..16].copy_from_slice(&value.to_ne_bytes());
+        // SAFETY: the buffer is valid for its length. A failed write cannot be told to anybody.
+        unsafe { libc::write(report, message.as_ptr().cast(), message.len()) };
+    };
+    if let Some(procs) = procs {
+        // SAFETY: one byte of a valid buffer.
+        if unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) } != 1 {
+            return say(Stage::Enter, last_errno(), 0);
+        }
+    }
+    if child.new_session {
+        // SAFETY: no preconditions. It can only fail where this process leads a group already.
+        unsafe { libc::setsid() };
+    }
+    if let Some(stdio) = &child.stdio {
+        for (target, fd) in stdio.iter().enumerate() {
+            // SAFETY: both are descriptors; dup2 clears close-on-exec on the copy.
+            if unsafe { libc::dup2(fd.as_raw_fd(), target as RawFd) } < 0 {
+                return say(Stage::Stdio, last_errno(), target as i64);
+            }
+        }
+    }
+    if child.reset_policy {
+        // SAFETY: zeroed sched_param means priority 0, which SCHED_OTHER wants.
+        let done = unsafe {
+            let param: libc::sched_param = std::mem::zeroed();
+            libc::sched_setscheduler(0, libc::SCHED_OTHER, &param)
+        };
+        if done < 0 {
+            say(Stage::Policy, last_errno(), 0);
+        }
+    }
+    if let Some(cpus) = &child.affinity {
+        // SAFETY: an all-zero cpu_set_t is the empty set; CPU_SET checks its bounds.
+        let done = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            for cpu in cpus {
+                libc::CPU_SET(*cpu, &mut set);
+            }
+            libc::sched_setaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &set)
+        };
+        if done < 0 {
+            say(Stage::Affinity, last_errno(), 0);
+        }
+    }
+    if let Some(n) = child.nofile {
+        set_nofile(n, &say);
+    }
+    if let Some(score) = child.oom_score_adj {
+        set_oom_score(score, &say);
+    }
+    if let Some(nice) = child.nice {
+        // SAFETY: no preconditions.
+        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } < 0 {
+            say(Stage::Nice, last_errno(), i64::from(nice));
+        }
+    }
+    if let Some(identity) = &child.identity {
+        // Raw system calls: glibc's wrappers would signal threads that this copy of the process does not have.
+        // SAFETY: the group list is valid for its length.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_setgroups,
+                identity.groups.len(),
+                identity.groups.as_ptr(),
+            ) == 0
+                && libc::syscall(libc::SYS_setresgid, identity.gid, identity.gid, identity.gid) == 0
+                && libc::syscall(libc::SYS_setresuid, identity.uid, identity.uid, identity.uid) == 0
+        };
+        if !done {
+            return say(Stage::Identity, last_errno(), i64::from(identity.uid));
+        }
+    }
+    if child.close_fds {
+        // SAFETY: marks descriptors close-on-exec; none is used after exec.
+        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    }
+    // SAFETY: Rust's start-up ignores SIGPIPE; the command must find it as a program expects it. The mask is a valid set.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if let Some(mask) = &child.mask {
+            libc::sigprocmask(libc::SIG_SETMASK, &mask.0, ptr::null_mut());
+        }
+    }
+    say(Stage::Exec, exec(child, pointers), 0);
+}
+
+fn set_nofile(n: u64, say: &dyn Fn(Stage, Errno, i64)) {
+    let limit = libc::rlimit {
+        rlim_cur: n,
+        rlim_max: n,
+    };
+    // SAFETY: valid rlimit structures.
+    unsafe {
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 {
+            return;
+        }
+        let refused = last_errno();
+        // Without CAP_SYS_RESOURCE the hard limit cannot rise: take as much as there is.
+        let mut now: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut now);
+        let lower = libc::rlimit {
+            rlim_cur: now.rlim_max.min(n),
+            rlim_max: now.rlim_max.min(n),
+        };
+        let set = libc::setrlimit(libc::RLIMIT_NOFILE, &lower) == 0;
+        say(
+            Stage::Nofile,
+            refused,
+            if set { lower.rlim_cur as i64 } else { 0 },
+        );
+    }
+}
+
+/// Writes the score. A program with file capabilities is not dumpable and its /proc files belong to root: being
+/// dumpable for the moment of the write lets it write its own (prctl(2), PR_SET_DUMPABLE).
+fn set_oom_score(score: i32, say: &dyn Fn(Stage, Errno, i64)) {
+    // SAFETY: prctl with integer arguments; open with a static C string; write of a valid buffer.
+    unsafe {
+        let dumpable = libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0);
+        if dumpable != 1 && libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 {
+            say(Stage::Dumpable, last_errno(), 1);
+        }
+        let fd = libc::open(
+            c"/proc/self/oom_score_adj".as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+        );
+        if fd < 0 {
+            say(Stage::OomScore, last_errno(), i64::from(score));
+        } else {
+            let mut buffer = [0u8; 12];
+            let text = decimal(score, &mut buffer);
+            if libc::write(fd, text.as_ptr().cast(), text.len()) < 0 {
+                say(Stage::OomScore, last_errno(), i64::from(score));
+            }
+            libc::close(fd);
+        }
+        if dumpable == 0 && libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 {
+            say(Stage::Dumpable, last_errno(), 0);
+        }
+    }
+}
+
+/// `n` in decimal, without allocating. Never zero-padded: the kernel would read octal.
+fn decimal(n: i32, buffer: &mut [u8; 12]) -> &[u8] {
+    let mut rest = n.unsigned_abs();
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if n < 0 {
+        at -= 1;
+        buffer[at] = b'-';
+    }
+    &buffer[at..]
+}
+
+/// Tries the candidates as execvp(3) does, and says why none could be executed.
+fn exec(child: &Child, pointers: &Pointers) -> Errno {
+    let mut denied = None;
+    let mut last = Errno::NOENT;
+    for candidate in &child.candidates {
+        // SAFETY: candidate, argv and envp are NUL-terminated and outlive the call.
+        unsafe { libc::execve(candidate.as_ptr(), pointers.argv.as_ptr(), pointers.envp.as_ptr()) };
+        last = last_errno();
+        match last {
+            Errno::NOEXEC => {
+                let shell = pointers.shell.as_ptr().cast_mut();
+                // SAFETY: slot 1 exists (Pointers::of put it there); only this process sees its copy of the array.
+                // The array ends with argv's terminator, or with slot 1 itself followed by it.
+                unsafe {
+                    *shell.add(1) = candidate.as_ptr();
+                    libc::execve(SHELL.as_ptr(), shell, pointers.envp.as_ptr());
+                }
+                return last_errno();
+            }
+            Errno::ACCESS => denied = Some(last),
+            Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::NODEV | Errno::TIMEDOUT => {}
+            _ => return last,
+        }
+    }
+    denied.unwrap_or(last)
+}
+
+fn read_refusals(reader: &OwnedFd) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let mut message = [0u8; REPORT_SIZE];
+    let mut filled = 0;
+    loop {
+        match rustix::io::read(reader.as_fd(), &mut message[filled..]) {
+            Ok(0) => return refusals,
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => {}
+            Err(_) => return refusals,
+        }
+        if filled == REPORT_SIZE {
+            filled = 0;
+            let field = |range: std::ops::Range<usize>| {
+                i32::from_ne_bytes(message[range].try_into().unwrap_or_default())
+            };
+            let Some(stage) = STAGES.get(usize::from(message[0])) else {
+                continue;
+            };
+            refusals.push(Refusal {
+                stage: *stage,
+                errno: Errno::from_raw_os_error(field(4..8)),
+                value: i64::from_ne_bytes(message[8..16].try_into().unwrap_or_default()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(candidates: &[&str], argv: &[&str]) -> Child {
+        let c = |s: &&str| CString::new(*s).unwrap();
+        Child {
+            candidates: candidates.iter().map(c).collect(),
+            argv: argv.iter().map(c).collect(),
+            envp: vec![c"A=1".into()],
+            ..Child::default()
+        }
+    }
+
+    fn wait(spawned: &Spawned) -> i32 {
+        match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid), None).unwrap() {
+            nix::sys::wait::WaitStatus::Exited(_, code) => code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn stages_are_numbered_as_they_are_listed() {
+        for (i, stage) in STAGES.iter().enumerate() {
+            assert_eq!(*stage as usize, i);
+        }
+    }
+
+    #[test]
+    fn a_command_runs_with_its_environment() {
+        let spawned = spawn(
+            &command(&["/no/sh", "/bin/sh"], &["sh", "-c", "exit $((A + 6))"]),
+            None,
+        )
+        .unwrap();
+        assert_eq!(spawned.refusals, []);
+        assert_eq!(wait(&spawned), 7);
+    }
+
+    #[test]
+    fn a_missing_command_says_so() {
+        let spawned = spawn(&command(&["/no/such"], &["such"]), None).unwrap();
+        assert_eq!(
+            spawned.refusals,
+            [Refusal {
+                stage: Stage::Exec,
+                errno: Errno::NOENT,
+                value: 0
+            }]
+        );
+        assert!(spawned.refusals[0].is_fatal());
+        assert_eq!(wait(&spawned), 125);
+    }
+
+    #[test]
+    fn what_is_not_executable_says_so() {
+        let spawned = spawn(&command(&["/etc/passwd", "/no/such"], &["passwd"]), None).unwrap();
+        assert_eq!(spawned.refusals[0].errno, Errno::ACCESS);
+        wait(&spawned);
+    }
+
+    #[test]
+    fn a_script_without_an_interpreter_line_runs_in_sh() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("cgmgr-noexec-{}", std::process::id()));
+        std::fs::write(&path, "exit $1\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let spawned = spawn(&command(&[path.to_str().unwrap()], &["script", "9"]), None).unwrap();
+        let code = wait(&spawned);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(code, 9);
+    }
+
+    #[test]
+    fn decimals() {
+        let mut buffer = [0u8; 12];
+        for n in [0, 7, -1, 998, -1000, i32::MAX, i32::MIN] {
+            assert_eq!(decimal(n, &mut buffer), n.to_string().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The steps that take away exactly what cgmgr made, and nothing else.
+
+use super::apply::drop_in_path;
+use super::path::GroupPath;
+use super::state::{GroupState, Survey};
+use super::step::{Notice, Plan, Step};
+use crate::host::{Base, SUPERVISOR};
+use crate::limits::Controller;
+
+/// The plan. Sessions that still run are a reason against it unless `kill`.
+pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {
+    let mut plan = Plan::default();
+    let mut removed = Vec::new();
+    for session in &survey.sessions {
+        if session.state.populated || session.attended {
+            if !kill {
+                plan.refusals.push(Notice::new(
+                    format!("session {} is still running", session.name),
+                    format!("`cgmgr stop {}` first, or `cgmgr down --kill`", session.name),
+                ));
+                continue;
+            }
+            plan.steps.push(Step::Kill {
+                group: session.group.clone(),
+            });
+        }
+        plan.steps.push(Step::RemoveGroup {
+            group: session.group.clone(),
+        });
+        removed.extend(session.group.name().map(str::to_owned));
+    }
+    if base.slices_are_systemds() {
+        drop_ins(&mut plan, base, survey);
+    } else {
+        slice(&mut plan, &base.workloads, survey, &removed);
+        slice(&mut plan, &base.agent, survey, &[]);
+    }
+    if plan.refusals.is_empty() {
+        base_itself(&mut plan, base, survey);
+    }
+    plan
+}
+
+fn slice(plan: &mut Plan, group: &GroupPath, survey: &Survey, removed: &[String]) {
+    let Some(state) = survey.group(group) else { return };
+    if !state.is_ours() {
+        if state.populated || !state.children.is_empty() {
+            plan.warnings.push(Notice::plain(format!(
+                "{group} was not made by cgmgr: left alone"
+            )));
+        }
+        return;
+    }
+    let foreign: Vec<&String> = state.children.iter().filter(|c| !removed.contains(c)).collect();
+    if !state.procs.is_empty() {
+        let who: Vec<String> = state
+            .procs
+            .iter()
+            .take(8)
+            .map(|(pid, comm)| format!("pid {pid} ({comm})"))
+            .collect();
+        plan.refusals.push(Notice::new(
+            format!("{group} still holds {}", who.join(", ")),
+            "end them or move them elsewhere; `down` never kills what is outside a session",
+        ));
+    } else if !foreign.is_empty() {
+        let names: Vec<&str> = foreign.iter().map(|n| n.as_str()).collect();
+        plan.refusals.push(Notice::new(
+            format!(
+                "{group} holds groups that cgmgr did not make: {}",
+                names.join(", ")
+            ),
+            "remove them first; `down` never touches what is not cgmgr's",
+        ));
+    } else {
+        plan.steps.push(Step::RemoveGroup { group: group.clone() });
+    }
+}
+
+fn drop_ins(plan: &mut Plan, base: &Base, survey: &Survey) {
+    let mut units = Vec::new();
+    for slice in [&base.agent, &base.workloads] {
+        let path = drop_in_path(slice);
+        if let Some(before) = survey.drop_ins.get(&path) {
+            plan.steps.push(Step::DropIn {
+                path,
+                text: None,
+                before: Some(before.clone()),
+            });
+            units.extend(slice.name().map(str::to_owned));
+        }
+    }
+    if !units.is_empty() {
+        plan.steps.push(Step::Reload { units });
+    }
+}
+
+/// Takes back the controllers that cgmgr enabled in the base, and lets the processes back in that it had moved away.
+fn base_itself(plan: &mut Plan, base: &Base, survey: &Survey) {
+    let Some(state) = survey.group(&base.group) else {
+        return;
+    };
+    let ours = state.enabled_by_us.as_deref().unwrap_or("");
+    let controllers: Vec<Controller> = Controller::ALL
+        .into_iter()
+        .filter(|c| {
+            ours.split(' ').any(|name| name == c.name()) && state.enabled.iter().any(|e| e == c.name())
+        })
+        .collect();
+    if !controllers.is_empty() {
+        plan.steps.push(Step::Disable {
+            group: base.group.clone(),
+            controllers,
+        });
+    }
+    if state.enabled_by_us.is_some() {
+        plan.steps.push(Step::Unmark {
+            group: base.group.clone(),
+        });
+    }
+    let supervisor = base.group.join(SUPERVISOR);
+    if survey.group(&supervisor).is_some_and(GroupState::is_ours) {
+        plan.steps.push(Step::MoveAll {
+            from: supervisor.clone(),
+            to: base.group.clone(),
+        });
+        plan.steps.push(Step::RemoveGroup { group: supervisor });
+    }
+}

@@ -1,0 +1,235 @@
+//! Names of groups and sessions that cannot leave the tree they are in.
+
+use std::fmt;
+
+/// A group's path within the unified hierarchy: absolute, without empty, `.` or `..` parts. `/` is the mount itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupPath(String);
+
+impl GroupPath {
+    /// The top of the hierarchy, as this mount shows it.
+    pub fn root() -> Self {
+        Self("/".into())
+    }
+
+    /// `path` with doubled and trailing slashes removed, or `None` where it is not absolute or has a `.`, a `..`, a
+    /// NUL or a newline in it.
+    pub fn new(path: &str) -> Option<Self> {
+        if !path.starts_with('/') || path.contains(['\0', '\n']) {
+            return None;
+        }
+        let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+        if parts.iter().any(|p| *p == "." || *p == "..") {
+            return None;
+        }
+        Some(Self(format!("/{}", parts.join("/"))))
+    }
+
+    /// The child `name` of this group. `name` is one path component that cgmgr chose or checked.
+    pub fn join(&self, name: &str) -> Self {
+        debug_assert!(!name.contains('/') && name != ".." && !name.is_empty());
+        if self.is_root() {
+            Self(format!("/{name}"))
+        } else {
+            Self(format!("{}/{name}", self.0))
+        }
+    }
+
+    /// The group above, or `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let (parent, _) = self.0.rsplit_once('/')?;
+        Some(if parent.is_empty() {
+            Self::root()
+        } else {
+            Self(parent.to_owned())
+        })
+    }
+
+    /// The last component, or `None` for the root.
+    pub fn name(&self) -> Option<&str> {
+        self.0.rsplit('/').next().filter(|n| !n.is_empty())
+    }
+
+    /// Whether this is the top.
+    pub fn is_root(&self) -> bool {
+        self.0 == "/"
+    }
+
+    /// The path without its leading slash.
+    pub fn relative(&self) -> &str {
+        &self.0[1..]
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `self` is `other` or lies above it.
+    pub fn contains(&self, other: &Self) -> bool {
+        self.is_root()
+            || self == other
+            || other
+                .0
+                .strip_prefix(&self.0)
+                .is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// This group and all above it, the nearest first.
+    pub fn ancestors(&self) -> impl Iterator<Item = GroupPath> {
+        std::iter::successors(Some(self.clone()), GroupPath::parent)
+    }
+}
+
+impl fmt::Display for GroupPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Prefix of every session's directory.
+pub const SESSION_PREFIX: &str = "cgmgr-";
+
+/// Longest session name, in bytes. The kernel does not enforce NAME_MAX on groups, so cgmgr does; systemd unit names
+/// must fit in 255 with prefix and suffix.
+pub const SESSION_NAME_MAX: usize = 200;
+
+/// A session's name: 1 to 200 of `A-Z a-z 0-9 : _ . -`, not beginning with `.` or `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// `name`, or what is wrong with it.
+    pub fn new(name: &str) -> Result<Self, String> {
+        let shown = crate::text::escape(name);
+        if name.is_empty() {
+            return Err("a session name is empty; give 1 to 200 of A-Z a-z 0-9 : _ . -".into());
+        }
+        if name.len() > SESSION_NAME_MAX {
+            return Err(format!(
+                "session name `{}…` is {} bytes long; at most {SESSION_NAME_MAX} are allowed",
+                shown.chars().take(24).collect::<String>(),
+                name.len()
+            ));
+        }
+        if name == "." || name == ".." || name.starts_with(['.', '-']) {
+            return Err(format!(
+                "session name `{shown}` begins with `{}`; begin it with a letter or a digit",
+                &name[..1]
+            ));
+        }
+        let bad = name
+            .chars()
+            .find(|c| !c.is_ascii_alphanumeric() && !":_.-".contains(*c));
+        match bad {
+            Some(c) => Err(format!(
+                "session name `{shown}` has {c:?} in it; only A-Z a-z 0-9 : _ . - are allowed"
+            )),
+            None => Ok(Self(name.to_owned())),
+        }
+    }
+
+    /// A valid name made from any text: each character that is not allowed becomes `_`.
+    pub fn from_text(text: &str) -> Self {
+        let clean: String = text
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || ":_.-".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .take(SESSION_NAME_MAX - 24)
+            .collect();
+        let clean = clean.trim_start_matches(['.', '-']);
+        Self(if clean.is_empty() {
+            "session".into()
+        } else {
+            clean.to_owned()
+        })
+    }
+
+    /// The name of a session's directory, if it is one.
+    pub fn of_directory(directory: &str) -> Option<Self> {
+        Self::new(directory.strip_prefix(SESSION_PREFIX)?).ok()
+    }
+
+    /// The session's directory: `cgmgr-<name>`. The prefix keeps it from colliding with any control file.
+    pub fn directory(&self) -> String {
+        format!("{SESSION_PREFIX}{}", self.0)
+    }
+
+    /// This name with `-<n>` behind it.
+    pub fn numbered(&self, n: u64) -> Self {
+        Self(format!("{}-{n}", self.0))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_path_cannot_leave_the_tree() {
+        for bad in ["", "a", "../a", "/..", "/a/../b", "/a/./b", "/a\nb", "/a\0"] {
+            assert_eq!(GroupPath::new(bad), None, "{bad:?}");
+        }
+        let path = GroupPath::new("//a//b/").unwrap();
+        assert_eq!(path.as_str(), "/a/b");
+        assert_eq!(path.parent().unwrap().as_str(), "/a");
+        assert_eq!(path.parent().unwrap().parent().unwrap(), GroupPath::root());
+        assert_eq!(GroupPath::root().parent(), None);
+        assert!(GroupPath::new("/a").unwrap().contains(&path));
+        assert!(!GroupPath::new("/a/bc").unwrap().contains(&path));
+        assert_eq!(
+            path.ancestors().map(|g| g.to_string()).collect::<Vec<_>>(),
+            ["/a/b", "/a", "/"]
+        );
+    }
+
+    #[test]
+    fn session_names() {
+        for good in ["a", "rust-3", "A:b_c.d", &"x".repeat(200)] {
+            assert!(SessionName::new(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "a/b",
+            "..",
+            ".",
+            ".x",
+            "-x",
+            "a\0",
+            "a\nb",
+            "ä",
+            "a b",
+            &"x".repeat(201),
+            &"x".repeat(300),
+        ] {
+            let error = SessionName::new(bad).unwrap_err();
+            assert!(!error.contains(['\n', '\0']), "{error}");
+        }
+        assert_eq!(
+            SessionName::from_text("../my prog\n").as_str(),
+            "/my prog\n".replace(['/', ' ', '\n'], "_")
+        );
+        assert_eq!(SessionName::from_text("").as_str(), "session");
+        assert_eq!(SessionName::of_directory("cgmgr-a").unwrap().as_str(), "a");
+        assert_eq!(SessionName::of_directory("other"), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! What is really in force, per knob, and what will be on a given host: requested is not effective.
+
+use super::equal::{Held, held};
+use crate::host::{Base, Host};
+use crate::limits::{KnobId, Part, Setting};
+use serde_json::{Value as Json, json};
+use std::fmt;
+
+/// What became of one knob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It holds as declared.
+    Enforced,
+    /// The kernel holds another value that means the same: memory is rounded down to pages.
+    Rounded {
+        /// What the kernel holds.
+        to: String,
+    },
+    /// Something weaker stands in for it.
+    StoodInFor {
+        /// What.
+        by: String,
+    },
+    /// It does not hold.
+    NotEnforced {
+        /// Why.
+        why: String,
+    },
+    /// Nobody declared it.
+    NotDeclared,
+}
+
+impl Outcome {
+    /// Whether what was declared holds.
+    pub fn holds(&self) -> bool {
+        matches!(self, Self::Enforced | Self::Rounded { .. } | Self::NotDeclared)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enforced => write!(f, "enforced"),
+            Self::Rounded { to } => write!(f, "rounded to {to}"),
+            Self::StoodInFor { by } => write!(f, "stood in for by {by}"),
+            Self::NotEnforced { why } => write!(f, "not enforced: {why}"),
+            Self::NotDeclared => write!(f, "not declared"),
+        }
+    }
+}
+
+/// One line of a receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The knob.
+    pub knob: KnobId,
+    /// What was declared: the kernel's text.
+    pub requested: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Entry {
+    /// The entry for a program.
+    pub fn to_json(&self) -> Json {
+        let (state, detail) = match &self.outcome {
+            Outcome::Enforced => ("enforced", Json::Null),
+            Outcome::Rounded { to } => ("rounded", json!(to)),
+            Outcome::StoodInFor { by } => ("stood_in_for", json!(by)),
+            Outcome::NotEnforced { why } => ("not_enforced", json!(why)),
+            Outcome::NotDeclared => ("not_declared", Json::Null),
+        };
+        json!({ "knob": self.knob.knob().key, "requested": self.requested, "state": state, "detail": detail })
+    }
+}
+
+/// What is in force of all that was declared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// One entry per declared knob.
+    pub entries: Vec<Entry>,
+}
+
+impl Receipt {
+    /// Sets the outcome of a declared setting; an undeclared one is left out.
+    pub fn note(&mut self, setting: &Setting, outcome: Outcome) {
+        let Some(requested) = setting.value.as_ref().and_then(|_| setting.text()) else {
+            return;
+        };
+        let knob = setting.knob.id;
+        match self.entries.iter_mut().find(|e| e.knob == knob) {
+            Some(entry) => entry.outcome = outcome,
+            None => self.entries.push(Entry {
+                knob,
+                requested,
+                outcome,
+            }),
+        }
+    }
+
+    /// The declared knobs that do not hold, stand-ins included.
+    pub fn unconfined(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|e| !e.outcome.holds())
+    }
+
+    /// The receipt for a program.
+    pub fn to_json(&self) -> Json {
+        self.entries.iter().map(Entry::to_json).collect()
+    }
+}
+
+/// The outcome of a value that was written, from what the file held afterwards.
+pub fn of_read_back(setting: &Setting, wanted: &str, found: &str, page_size: u64) -> Outcome {
+    match held(setting.knob, wanted, found, page_size) {
+        Held::Exact => Outcome::Enforced,
+        Held::Rounded => Outcome::Rounded { to: found.to_owned() },
+        Held::Other => Outcome::NotEnforced {
+            why: format!("the kernel holds {found}"),
+        },
+    }
+}
+
+/// Which backend carries a plan out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Control files of cgroup v2.
+    Cgroupfs,
+    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity.
+    Process,
+}
+
+impl Backend {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// What a host will do with a declared setting under a backend: the outcome before anything is done. `lacking` names
+/// control files that this kernel does not have although their controller is there.
+pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str]) -> Outcome {
+    let knob = setting.knob;
+    if setting.value.is_none() {
+        return Outcome::NotDeclared;
+    }
+    if !knob.in_this_version {
+        return Outcome::NotEnforced {
+            why: "not in this version".into(),
+        };
+    }
+    let Some(file) = knob.file else {
+        return Outcome::Enforced;
+    };
+    let stand_in = |why: String| match knob.stand_in {
+        Some(by) => Outcome::StoodInFor { by: by.to_owned() },
+        None => Outcome::NotEnforced { why },
+    };
+    match (backend, &host.base) {
+        (Backend::Process, Err(none)) => stand_in(none.why.clone()),
+        (Backend::Process, Ok(_)) => stand_in("the process backend has no cgroup".into()),
+        (Backend::Cgroupfs, Err(none)) => Outcome::NotEnforced {
+            why: none.why.clone(),
+        },
+        (Backend::Cgroupfs, Ok(base)) => in_group(setting, base, file, lacking),
+    }
+}
+
+fn in_group(setting: &Setting, base: &Base, file: &str, lacking: &[&str]) -> Outcome {
+    let knob = setting.knob;
+    if let Some(controller) = knob.controller
+        && !base.controllers.contains(&controller)
+    {
+        return Outcome::NotEnforced {
+            why: format!("the {controller} controller is not available here"),
+        };
+    }
+    if lacking.contains(&file) {
+        return Outcome::NotEnforced {
+            why: format!("this kernel has no {file}"),
+        };
+    }
+    if knob.part != Part::Session && base.slices_are_systemds() && knob.systemd.is_none() {
+        return Outcome::NotEnforced {
+            why: "systemd has no property for it, and the slice is systemd's".into(),
+        };
+    }
+    Outcome::Enforced
+}
+
+/// What the limits promise: with a payload that can write its own group they only keep books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// The payload cannot change its limits.
+    Boundary,
+    /// The payload runs with rights over its own group.
+    Bookkeeping,
+    /// There is no group.
+    None,
+}
+
+impl Promise {
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Boundary => "boundary",
+            Self::Bookkeeping => "bookkeeping",
+            Self::None => "none",
+        }
+    }
+
+    /// One sentence.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Boundary => "boundary: the session cannot change its own limits",
+            Self::Bookkeeping => "bookkeeping: the session could raise its own limits",
+            Self::None => "none: there is no group to hold the limits",
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The steps that make one session's group with its limits, before its first process.
+
+use super::identity::Identity;
+use super::path::GroupPath;
+use super::receipt::{Backend, Outcome, Receipt, predict};
+use super::step::{Plan, Step};
+use crate::host::Host;
+use crate::limits::{Part, Setting, Settings};
+
+/// Makes `group` for a session: `mkdir`, its mark, then every declared limit that this host can hold. What it cannot
+/// hold is in the receipt beforehand.
+pub fn plan(
+    settings: &Settings,
+    identity: &Identity,
+    group: &GroupPath,
+    host: &Host,
+    lacking: &[&str],
+) -> (Plan, Receipt) {
+    let mut plan = Plan::default();
+    let receipt = forecast(settings, host, Backend::Cgroupfs, lacking);
+    plan.steps.push(Step::MakeGroup { group: group.clone() });
+    plan.steps.push(Step::Identify {
+        group: group.clone(),
+        identity: identity.to_text(),
+    });
+    for setting in limits(settings) {
+        let held = receipt
+            .entries
+            .iter()
+            .any(|e| e.knob == setting.knob.id && e.outcome == Outcome::Enforced);
+        if let (true, Some(value)) = (held, setting.text()) {
+            plan.steps.push(Step::Write {
+                group: group.clone(),
+                knob: setting.knob.id,
+                value,
+                before: None,
+            });
+        }
+    }
+    (plan, receipt)
+}
+
+/// The session's settings that have a control file.
+pub fn limits(settings: &Settings) -> impl Iterator<Item = &Setting> {
+    settings.part(Part::Session).filter(|s| s.knob.file.is_some())
+}
+
+/// What this host will do with each declared setting of a session.
+pub fn forecast(settings: &Settings, host: &Host, backend: Backend, lacking: &[&str]) -> Receipt {
+    let mut receipt = Receipt::default();
+    for setting in settings.part(Part::Session) {
+        receipt.note(setting, predict(setting, host, backend, lacking));
+    }
+    receipt
+}

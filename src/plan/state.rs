@@ -1,0 +1,70 @@
+//! What is on the machine now, as far as planning must know it. Values only; `kernel::survey` makes them.
+
+use super::identity::Identity;
+use super::path::{GroupPath, SessionName};
+use std::collections::BTreeMap;
+
+/// One group as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// `cgroup.type`; empty for the true root, which has none.
+    pub kind: String,
+    /// `cgroup.controllers`: what could be enabled for children.
+    pub controllers: Vec<String>,
+    /// `cgroup.subtree_control`: what is enabled for children.
+    pub enabled: Vec<String>,
+    /// Processes in this very group: pid and comm (escaped).
+    pub procs: Vec<(i32, String)>,
+    /// Whether a process is in it or below.
+    pub populated: bool,
+    /// Names of its child groups.
+    pub children: Vec<String>,
+    /// Control files of the knob table that are there, and what they hold.
+    pub files: BTreeMap<&'static str, String>,
+    /// The value of `user.cgmgr.made`: cgmgr made this group.
+    pub made: Option<String>,
+    /// The value of `user.cgmgr.enabled`: controllers that cgmgr enabled here, separated by spaces.
+    pub enabled_by_us: Option<String>,
+}
+
+impl GroupState {
+    /// Whether cgmgr made it.
+    pub fn is_ours(&self) -> bool {
+        self.made.is_some()
+    }
+}
+
+/// One session's group as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionState {
+    /// Its name.
+    pub name: SessionName,
+    /// Its group.
+    pub group: GroupPath,
+    /// Who made it and for what; `None` where the mark is missing (cgmgr was killed before it could set it).
+    pub identity: Option<Identity>,
+    /// The group itself.
+    pub state: GroupState,
+    /// `memory.current`, in bytes.
+    pub memory_current: Option<u64>,
+    /// Whether a cgmgr process is in charge of it (its lock is held).
+    pub attended: bool,
+}
+
+/// The hierarchy as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The base, the two slices and the sessions' parent, as far as they exist.
+    pub groups: BTreeMap<GroupPath, GroupState>,
+    /// Every directory named like a session under the sessions' parent.
+    pub sessions: Vec<SessionState>,
+    /// systemd's drop-ins of ours for the slices: path and text, as far as they exist.
+    pub drop_ins: BTreeMap<String, String>,
+}
+
+impl Survey {
+    /// The state of `group`, if it exists.
+    pub fn group(&self, group: &GroupPath) -> Option<&GroupState> {
+        self.groups.get(group)
+    }
+}

@@ -1,0 +1,90 @@
+//! Reads a session's counters, and those of the groups above it that could have killed in its place.
+
+use crate::kernel::counters::{Keyed, parse_limit};
+use crate::kernel::{Group, KernelError, Tree};
+use crate::plan::path::GroupPath;
+use serde::Serialize;
+
+/// What one group's limit did, by its own (non-hierarchical) events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    /// The group.
+    pub group: GroupPath,
+    /// `memory.events.local`.
+    pub local: Keyed,
+    /// `memory.max`; `None` where there is no limit.
+    pub max: Option<u64>,
+}
+
+/// The OOM counters of a session and of everything above it at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// `memory.events` of the session: its own and those of groups it made itself.
+    pub events: Keyed,
+    /// The session, then the groups above it, the nearest first. The root has no events.
+    pub levels: Vec<Level>,
+}
+
+/// Reads the counters of the groups above a session. What a session has itself starts at zero with its group.
+pub fn above(tree: &Tree, session: &GroupPath) -> Vec<Level> {
+    session
+        .ancestors()
+        .skip(1)
+        .filter(|g| !g.is_root())
+        .filter_map(|g| level(&tree.group(&g).ok()?, &g).ok())
+        .collect()
+}
+
+fn level(group: &Group, path: &GroupPath) -> Result<Level, KernelError> {
+    let max = group.get("memory.max")?.and_then(|t| parse_limit(&t)).flatten();
+    Ok(Level {
+        group: path.clone(),
+        local: group.counters("memory.events.local")?,
+        max,
+    })
+}
+
+/// Reads the session's counters and those above it.
+pub fn moment(tree: &Tree, group: &Group, path: &GroupPath) -> Result<Moment, KernelError> {
+    let mut levels = vec![level(group, path)?];
+    levels.extend(above(tree, path));
+    Ok(Moment {
+        events: group.counters("memory.events")?,
+        levels,
+    })
+}
+
+/// What a session used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Most memory held at once, in bytes (`memory.peak`, kernel 5.19 and later).
+    pub memory_peak: Option<u64>,
+    /// CPU time, in microseconds.
+    pub cpu_usec: Option<u64>,
+    /// Time during which it was held back by cpu.max, in microseconds.
+    pub cpu_throttled_usec: Option<u64>,
+    /// Most tasks at once (`pids.peak`, kernel 6.1 and later).
+    pub pids_peak: Option<u64>,
+    /// Times a fork was refused by pids.max.
+    pub pids_refused: Option<u64>,
+    /// Times it was slowed down for being over memory.high.
+    pub memory_high_events: Option<u64>,
+    /// From start to end, in microseconds.
+    pub wall_usec: u64,
+}
+
+/// Reads what a session used so far.
+pub fn usage(group: &Group, wall_usec: u64) -> Usage {
+    let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
+    let counters = |file: &str| group.counters(file).unwrap_or_default();
+    let cpu = counters("cpu.stat");
+    Usage {
+        memory_peak: number("memory.peak"),
+        cpu_usec: cpu.get("usage_usec"),
+        cpu_throttled_usec: cpu.get("throttled_usec"),
+        pids_peak: number("pids.peak"),
+        pids_refused: counters("pids.events").get("max"),
+        memory_high_events: counters("memory.events").get("high"),
+        wall_usec,
+    }
+}

@@ -1,0 +1,327 @@
+//! Which sessions are attended, and how the ended ones ended: a lock and a record per session in the runtime
+//! directory.
+//!
+//! The lock is an flock that the cgmgr process in charge holds as long as it lives, so a free lock means that nobody
+//! is in charge, however that process ended. The directory is private to its user: on the group's own directory
+//! anybody could hold a lock.
+
+use crate::plan::path::SessionName;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Records of ended sessions kept per base; the oldest go first.
+const RECORDS_KEPT: usize = 512;
+
+/// The sessions of one base.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    directory: PathBuf,
+}
+
+/// The right to be in charge of a session; given up when dropped, or when the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What is known of a session beside its group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The session's name.
+    pub name: String,
+    /// `cgroupfs` or `process`.
+    pub backend: String,
+    /// The role's name.
+    pub role: Option<String>,
+    /// The command and its arguments, cut.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// The cgmgr process in charge.
+    pub supervisor: i32,
+    /// The command's process.
+    pub pid: Option<i32>,
+    /// When that process started, in ticks since boot: with the pid it names one process.
+    pub pid_start: Option<u64>,
+    /// When it began: seconds since 1970.
+    pub started: u64,
+    /// Whether it was detached: then its record stays for `cgmgr wait`.
+    #[serde(default)]
+    pub detached: bool,
+    /// The exit status as `run` would have returned it; `None` while it runs.
+    pub status: Option<u8>,
+    /// What is to be said about its end.
+    #[serde(default)]
+    pub story: Vec<String>,
+    /// Knobs that are not enforced.
+    #[serde(default)]
+    pub unconfined: Vec<String>,
+}
+
+impl Registry {
+    /// The registry `scope` (a base's cgroup id, or `process`) in the caller's runtime directory.
+    pub fn open(scope: &str) -> io::Result<Self> {
+        let directory = runtime_directory()?.join(scope);
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        Ok(Self { directory })
+    }
+
+    fn lock_path(&self, name: &SessionName) -> PathBuf {
+        self.directory.join(format!("{name}.lock"))
+    }
+
+    fn record_path(&self, name: &SessionName) -> PathBuf {
+        self.directory.join(format!("{name}.json"))
+    }
+
+    /// Takes charge of `name`; `None` where somebody is.
+    pub fn lock(&self, name: &SessionName) -> io::Result<Option<Lock>> {
+        let path = self.lock_path(name);
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let fd = fs::open(&path, flags, Mode::from_raw_mode(0o600))?;
+            match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+            // The holder before us may have unlinked the file between our open and our lock.
+            if is_still(&fd, &path) {
+                return Ok(Some(Lock { _fd: fd, path }));
+            }
+        }
+    }
+
+    /// Whether somebody is in charge of `name`.
+    pub fn is_attended(&self, name: &SessionName) -> bool {
+        let Ok(fd) = fs::open(
+            self.lock_path(name),
+            OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) else {
+            return false;
+        };
+        matches!(
+            fs::flock(&fd, FlockOperation::NonBlockingLockShared),
+            Err(Errno::WOULDBLOCK)
+        )
+    }
+
+    /// Waits until nobody is in charge of `name`. Returns at once where nobody is.
+    pub fn wait_unattended(&self, name: &SessionName) -> io::Result<()> {
+        let fd = match fs::open(
+            self.lock_path(name),
+            OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        loop {
+            match fs::flock(&fd, FlockOperation::LockShared) {
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Takes charge of the first free name `<stem>-1`, `<stem>-2`, … for which `taken` says no.
+    pub fn lock_numbered(
+        &self,
+        stem: &SessionName,
+        taken: &dyn Fn(&SessionName) -> bool,
+    ) -> io::Result<(SessionName, Lock)> {
+        let prefix = format!("{stem}-");
+        let highest = self
+            .names()?
+            .iter()
+            .filter_map(|n| n.as_str().strip_prefix(&prefix)?.parse::<u64>().ok())
+            .max();
+        let mut n = highest.unwrap_or(0) + 1;
+        loop {
+            let name = stem.numbered(n);
+            if !taken(&name)
+                && let Some(lock) = self.lock(&name)?
+            {
+                return Ok((name, lock));
+            }
+            n += 1;
+        }
+    }
+
+    /// Names of all sessions with a lock or a record, sorted.
+    pub fn names(&self) -> io::Result<Vec<SessionName>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)?.flatten() {
+            let file = entry.file_name();
+            let file = file.to_string_lossy();
+            let stem = file.strip_suffix(".lock").or_else(|| file.strip_suffix(".json"));
+            names.extend(stem.and_then(|s| SessionName::new(s).ok()));
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Writes a session's record, whole or not at all.
+    pub fn write(&self, name: &SessionName, record: &Record) -> io::Result<()> {
+        let path = self.record_path(name);
+        let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
+        let mut file = File::create(&temporary)?;
+        file.write_all(serde_json::to_string(record).unwrap_or_default().as_bytes())?;
+        std::fs::rename(&temporary, path)
+    }
+
+    /// A session's record, if there is one.
+    pub fn read(&self, name: &SessionName) -> Option<Record> {
+        serde_json::from_str(&std::fs::read_to_string(self.record_path(name)).ok()?).ok()
+    }
+
+    /// Forgets a session's record.
+    pub fn forget(&self, name: &SessionName) {
+        let _ = std::fs::remove_file(self.record_path(name));
+    }
+
+    /// Removes the locks of dead sessions, and the oldest records of ended ones beyond what is kept.
+    pub fn sweep(&self) {
+        let Ok(names) = self.names() else { return };
+        let mut ended = Vec::new();
+        for name in names {
+            // Taking and dropping a free lock removes its file.
+            let free = !self.lock_path(&name).exists() || matches!(self.lock(&name), Ok(Some(_)));
+            if free && let Ok(meta) = std::fs::metadata(self.record_path(&name)) {
+                ended.push((meta.mtime(), name));
+            }
+        }
+        ended.sort();
+        let surplus = ended.len().saturating_sub(RECORDS_KEPT);
+        for (_, name) in &ended[..surplus] {
+            self.forget(name);
+        }
+    }
+
+    /// Removes the registry's directory if nothing is in it.
+    pub fn remove_if_empty(&self) {
+        let _ = std::fs::remove_dir(&self.directory);
+        if let Some(parent) = self.directory.parent() {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Unlinked while it is still held: whoever opened it before sees another inode under the name and tries again.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Lock {
+    /// Leaves the lock to another process that holds the same open file (a fork of this one): this copy goes without
+    /// removing the file.
+    pub fn leave_to_other(self) {
+        std::mem::forget(self);
+    }
+}
+
+fn is_still(fd: &OwnedFd, path: &Path) -> bool {
+    let (Ok(held), Ok(named)) = (fs::fstat(fd.as_fd()), fs::stat(path)) else {
+        return false;
+    };
+    (held.st_ino, held.st_dev) == (named.st_ino, named.st_dev)
+}
+
+/// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others, else a private directory in the
+/// directory for temporary files. It must belong to the caller and be closed to others.
+pub fn runtime_directory() -> io::Result<PathBuf> {
+    let uid = rustix::process::geteuid();
+    let named = std::env::var_os("CGMGR_RUNTIME_DIR").filter(|d| !d.is_empty());
+    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
+    let directory = match (named, uid.is_root(), user) {
+        (Some(directory), _, _) => PathBuf::from(directory),
+        (None, true, _) => PathBuf::from("/run/cgmgr"),
+        (None, false, Some(directory)) => PathBuf::from(directory).join("cgmgr"),
+        (None, false, None) => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
+    };
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io::Error::new(e.kind(), format!("{}: {e}", directory.display())));
+        }
+        _ => {}
+    }
+    let meta = std::fs::symlink_metadata(&directory)?;
+    if !meta.is_dir() || meta.uid() != uid.as_raw() || meta.mode() & 0o022 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "{} is not a directory that only user {} can write",
+                directory.display(),
+                uid.as_raw()
+            ),
+        ));
+    }
+    Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(test: &str) -> Registry {
+        let directory = std::env::temp_dir().join(format!("cgmgr-test-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        Registry { directory }
+    }
+
+    #[test]
+    fn one_at_a_time_is_in_charge() {
+        let registry = registry("lock");
+        let name = SessionName::new("a").unwrap();
+        let lock = registry.lock(&name).unwrap().unwrap();
+        assert!(registry.lock(&name).unwrap().is_none());
+        assert!(registry.is_attended(&name));
+        drop(lock);
+        assert!(!registry.is_attended(&name));
+        assert!(registry.lock(&name).unwrap().is_some());
+        std::fs::remove_dir_all(&registry.directory).unwrap();
+    }
+
+    #[test]
+    fn numbered_names_go_up() {
+        let registry = registry("numbered");
+        let stem = SessionName::new("rust").unwrap();
+        let (one, _held1) = registry.lock_numbered(&stem, &|_| false).unwrap();
+        let (two, _held2) = registry
+            .lock_numbered(&stem, &|n| n.as_str() == "rust-2")
+            .unwrap();
+        assert_eq!((one.as_str(), two.as_str()), ("rust-1", "rust-3"));
+        std::fs::remove_dir_all(&registry.directory).unwrap();
+    }
+
+    #[test]
+    fn a_record_outlives_its_session_and_is_forgotten() {
+        let registry = registry("record");
+        let name = SessionName::new("a").unwrap();
+        let record = Record {
+            name: "a".into(),
+            status: Some(7),
+            ..Record::default()
+        };
+        registry.write(&name, &record).unwrap();
+        registry.sweep();
+        assert_eq!(registry.read(&name), Some(record));
+        registry.forget(&name);
+        assert_eq!(registry.read(&name), None);
+        registry.remove_if_empty();
+        assert!(!registry.directory.exists());
+    }
+}

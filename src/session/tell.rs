@@ -1,0 +1,257 @@
+//! What a user must know about a session's end, in words. Pure.
+#![deny(clippy::disallowed_methods)]
+
+use super::supervise::Ended;
+use super::verdict::{Cause, Exit, Oom};
+use crate::kernel::kmsg::Victim;
+use crate::plan::receipt::Receipt;
+use crate::text::{bytes, count, duration_us};
+
+/// What the words are about.
+pub struct About<'a> {
+    /// The session's name.
+    pub session: &'a str,
+    /// The role's file, where there is one.
+    pub role_file: Option<&'a str>,
+}
+
+/// An OOM kill while the session goes on.
+pub fn oom_goes_on(about: &About<'_>, oom: &Oom) -> String {
+    format!(
+        "{}: {}; the session goes on. {}",
+        about.session,
+        subject(oom),
+        advice(about, oom)
+    )
+}
+
+/// The OOM kills of a session that has ended.
+pub fn oom_at_end(about: &About<'_>, ended: &Ended, oom: &Oom) -> String {
+    let session = about.session;
+    let what = limit_reached(oom);
+    let peak = ended.usage.memory_peak.map(|p| format!("peak {}", bytes(p)));
+    let victim = match (oom.victims.first(), oom.kills) {
+        (Some(victim), _) => Some(held(victim)),
+        (None, 0) => None,
+        (None, _) => Some("victim unknown".into()),
+    };
+    let details: Vec<String> = peak.into_iter().chain(victim).collect();
+    let details = if details.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", details.join(", "))
+    };
+    let died = ended.exit == Exit::Signal(9) || oom.whole_group;
+    let subject = if died {
+        format!("{session} was OOM-killed")
+    } else {
+        format!("{session}: {}", processes_killed(oom))
+    };
+    let whole = if oom.whole_group && oom.kills > 1 {
+        format!(
+            " The kernel killed the whole group, {}.",
+            count(oom.kills, "process", "processes")
+        )
+    } else {
+        String::new()
+    };
+    format!("{subject}: {what}{details}.{whole} {}", advice(about, oom))
+}
+
+fn subject(oom: &Oom) -> String {
+    match oom.victims.first() {
+        Some(victim) => format!("{} was OOM-killed: {}", held(victim), limit_reached(oom)),
+        None => format!("{}: {}", processes_killed(oom), limit_reached(oom)),
+    }
+}
+
+fn processes_killed(oom: &Oom) -> String {
+    format!("{} OOM-killed", count(oom.kills, "process was", "processes were"))
+}
+
+fn held(victim: &Victim) -> String {
+    format!("{} pid {} held {}", victim.comm, victim.pid, bytes(victim.rss))
+}
+
+fn limit_reached(oom: &Oom) -> String {
+    let limit = oom.limit.map(|l| format!(" {}", bytes(l))).unwrap_or_default();
+    match &oom.cause {
+        Cause::Session => format!("memory_max{limit} reached"),
+        Cause::Inner => "a memory limit that the session itself had set was reached".into(),
+        Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
+            format!("all sessions together reached the ceiling workloads.memory_max{limit}")
+        }
+        Cause::Above(group) => format!("memory.max{limit} of {group} reached"),
+        Cause::Global => "the machine ran out of memory".into(),
+        Cause::SystemdOomd => "systemd-oomd ended it for memory pressure or swap use".into(),
+    }
+}
+
+fn advice(about: &About<'_>, oom: &Oom) -> String {
+    match &oom.cause {
+        Cause::Session => match about.role_file {
+            Some(file) => format!("Raise runtime.limits.memory_max in {file} or build with fewer jobs."),
+            None => "Raise --memory-max or build with fewer jobs.".into(),
+        },
+        Cause::Inner => "Raise that limit, or take it away.".into(),
+        Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
+            "Run fewer sessions at once, give each a lower memory_max, or raise workloads.memory_max.".into()
+        }
+        Cause::Above(group) => format!("Raise memory.max of {group}, or run less below it."),
+        Cause::Global => {
+            "Give workloads a memory_max below the machine's memory: `cgmgr doctor` says if it has one."
+                .into()
+        }
+        Cause::SystemdOomd => {
+            "`oomctl` shows what it watches; ManagedOOMPreference= of the unit exempts it.".into()
+        }
+    }
+}
+
+/// Processes that live on after the command.
+pub fn left_over(about: &About<'_>, left: &[(i32, String)], has_group: bool) -> String {
+    let names: Vec<String> = left
+        .iter()
+        .take(5)
+        .map(|(pid, comm)| format!("{comm} (pid {pid})"))
+        .collect();
+    let more = if left.len() > 5 {
+        format!(" and {} more", left.len() - 5)
+    } else {
+        String::new()
+    };
+    let session = about.session;
+    let what = count(left.len() as u64, "process lives", "processes live");
+    let help = if has_group {
+        format!("`cgmgr kill {session}` ends them, --kill-leftover does so by itself.")
+    } else {
+        "Without a group cgmgr does not watch them any further.".into()
+    };
+    format!(
+        "{session}: the command has ended and {what} on: {}{more}. {help}",
+        names.join(", ")
+    )
+}
+
+/// One line with what a session used (`--summary`).
+pub fn summary(about: &About<'_>, ended: &Ended) -> String {
+    let usage = &ended.usage;
+    let how = match ended.exit {
+        Exit::Code(code) => format!("exit status {code}"),
+        Exit::Signal(signal) => format!("ended by signal {signal}"),
+    };
+    let mut parts = vec![how, format!("took {}", duration_us(usage.wall_usec))];
+    parts.extend(usage.cpu_usec.map(|us| format!("CPU {}", duration_us(us))));
+    let held_back = usage.cpu_throttled_usec.filter(|us| *us > 0);
+    parts.extend(held_back.map(|us| format!("held back by cpu.max for {}", duration_us(us))));
+    parts.extend(usage.memory_peak.map(|b| format!("memory peak {}", bytes(b))));
+    let slowed = usage.memory_high_events.filter(|n| *n > 0);
+    parts.extend(slowed.map(|n| format!("over memory_high {}", count(n, "time", "times"))));
+    parts.extend(
+        usage
+            .pids_peak
+            .map(|n| format!("at most {}", count(n, "task", "tasks"))),
+    );
+    let refused = usage.pids_refused.filter(|n| *n > 0);
+    parts.extend(refused.map(|n| format!("{} refused by pids", count(n, "fork", "forks"))));
+    format!("{}: {}", about.session, parts.join(", "))
+}
+
+/// One line per declared knob that does not hold.
+pub fn unconfined(receipt: &Receipt) -> Vec<String> {
+    receipt
+        .unconfined()
+        .map(|entry| format!("{} is {}", entry.knob.knob().key, entry.outcome))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measure::Usage;
+    use super::*;
+    use crate::plan::path::GroupPath;
+
+    fn about() -> About<'static> {
+        About {
+            session: "rust-3",
+            role_file: Some("rust.role.toml"),
+        }
+    }
+
+    fn ended(exit: Exit, oom: Oom) -> Ended {
+        let usage = Usage {
+            memory_peak: Some(16 << 30),
+            ..Usage::default()
+        };
+        Ended {
+            exit,
+            oom: Some(oom),
+            usage,
+            left: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn oom(cause: Cause) -> Oom {
+        let victim = Victim {
+            pid: 4121,
+            comm: "rustc".into(),
+            rss: 10_522_669_875,
+            oom_score_adj: None,
+        };
+        Oom {
+            cause,
+            limit: Some(16 << 30),
+            kills: 1,
+            whole_group: false,
+            victims: vec![victim],
+        }
+    }
+
+    #[test]
+    fn the_designs_own_example() {
+        let ended = ended(Exit::Signal(9), oom(Cause::Session));
+        assert_eq!(
+            oom_at_end(&about(), &ended, ended.oom.as_ref().unwrap()),
+            "rust-3 was OOM-killed: memory_max 16.0 GiB reached (peak 16.0 GiB, rustc pid 4121 held 9.8 GiB). Raise \
+             runtime.limits.memory_max in rust.role.toml or build with fewer jobs."
+        );
+    }
+
+    #[test]
+    fn an_unknown_victim_is_called_so() {
+        let mut oom = oom(Cause::Above(GroupPath::new("/workloads.slice").unwrap()));
+        oom.victims.clear();
+        let ended = ended(Exit::Code(1), oom);
+        assert_eq!(
+            oom_at_end(&about(), &ended, ended.oom.as_ref().unwrap()),
+            "rust-3: 1 process was OOM-killed: all sessions together reached the ceiling workloads.memory_max 16.0 GiB \
+             (peak 16.0 GiB, victim unknown). Run fewer sessions at once, give each a lower memory_max, or raise \
+             workloads.memory_max."
+        );
+    }
+
+    #[test]
+    fn a_whole_group_and_a_session_that_goes_on() {
+        let mut whole = oom(Cause::Session);
+        whole.whole_group = true;
+        whole.kills = 64;
+        let ended = ended(Exit::Code(137), whole);
+        let text = oom_at_end(&about(), &ended, ended.oom.as_ref().unwrap());
+        assert!(
+            text.contains("The kernel killed the whole group, 64 processes."),
+            "{text}"
+        );
+        let text = oom_goes_on(&about(), &oom(Cause::Session));
+        assert!(text.starts_with(
+            "rust-3: rustc pid 4121 held 9.8 GiB was OOM-killed: memory_max 16.0 GiB reached; the"
+        ));
+    }
+
+    #[test]
+    fn what_is_left_is_named() {
+        let left: Vec<(i32, String)> = (1..=7).map(|n| (n, format!("p{n}"))).collect();
+        assert!(left_over(&about(), &left, true).contains("7 processes live on: p1 (pid 1), p2 (pid 2)"));
+        assert!(left_over(&about(), &left, true).contains("and 2 more"));
+    }
+}

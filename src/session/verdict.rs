@@ -1,0 +1,333 @@
+//! What happened, from counters: who was killed, by whose limit. Pure.
+//!
+//! A verdict never rests on an exit status: 137 is also what a plain `kill -9` gives. It rests on `oom_kill` of the
+//! session, and the level on whose own `oom` counter moved (cgroup-v2.rst, "memory.events"). The kernel log, where it
+//! can be read, says both for certain and names the victim.
+#![deny(clippy::disallowed_methods)]
+
+use super::measure::Moment;
+use crate::kernel::kmsg::{OomLog, Victim};
+use crate::plan::path::GroupPath;
+use serde::Serialize;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status a shell gives: the code, or 128 and the signal.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Code(code) => code as u8,
+            Self::Signal(signal) => (128 + signal) as u8,
+        }
+    }
+}
+
+/// Whose limit was hit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The session's own memory_max.
+    Session,
+    /// A limit of a group that the session made itself.
+    Inner,
+    /// A limit of a group above: workloads.slice, or one further up.
+    Above(GroupPath),
+    /// The machine ran out of memory.
+    Global,
+    /// systemd-oomd ended the session.
+    SystemdOomd,
+}
+
+impl Cause {
+    /// Its name for programs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Inner => "inner",
+            Self::Above(_) => "ceiling",
+            Self::Global => "global",
+            Self::SystemdOomd => "systemd-oomd",
+        }
+    }
+}
+
+/// An OOM kill in a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oom {
+    /// Whose limit was hit.
+    pub cause: Cause,
+    /// That limit, in bytes, where it is one of a group.
+    pub limit: Option<u64>,
+    /// Processes of the session that were killed.
+    pub kills: u64,
+    /// Whether the kernel killed the whole group at once (memory.oom.group).
+    pub whole_group: bool,
+    /// Victims known by name, the chosen one first. Empty: unknown.
+    pub victims: Vec<Victim>,
+}
+
+/// What is known from outside the counters.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// The kernel log since the session began; `None` where it cannot be read.
+    pub log: Option<OomLog>,
+    /// Pids that are known to have been in the session.
+    pub pids: Vec<i32>,
+    /// Whether systemd-oomd left its mark on the session's group.
+    pub oomd: bool,
+}
+
+/// The OOM kills between two moments; `None` where there were none.
+pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> {
+    let in_session = |key: &str| {
+        after
+            .events
+            .get(key)
+            .unwrap_or(0)
+            .saturating_sub(before.events.get(key).unwrap_or(0))
+    };
+    let kills = in_session("oom_kill");
+    if kills == 0 {
+        return evidence.oomd.then(|| Oom {
+            cause: Cause::SystemdOomd,
+            limit: None,
+            kills: 0,
+            whole_group: true,
+            victims: Vec::new(),
+        });
+    }
+    let session = &after.levels.first()?.group;
+    let empty = OomLog::default();
+    let log = evidence.log.as_ref().unwrap_or(&empty);
+    let here: Vec<_> = log
+        .incidents
+        .iter()
+        .filter(|i| GroupPath::new(&i.task_group).is_some_and(|g| session.contains(&g)))
+        .collect();
+    let cause = match here.last() {
+        Some(incident) => match incident.limited.as_deref().and_then(GroupPath::new) {
+            None => Cause::Global,
+            Some(group) if group == *session => Cause::Session,
+            Some(group) if session.contains(&group) => Cause::Inner,
+            Some(group) => Cause::Above(group),
+        },
+        None => by_counters(before, after, in_session("oom")),
+    };
+    let limited = match &cause {
+        Cause::Session => Some(session),
+        Cause::Above(group) => Some(group),
+        _ => None,
+    };
+    let limit = limited.and_then(|g| after.levels.iter().find(|l| l.group == *g)?.max);
+    let mut victims: Vec<Victim> = log
+        .victims
+        .iter()
+        .filter(|v| here.iter().any(|i| i.pid == v.pid) || evidence.pids.contains(&v.pid))
+        .cloned()
+        .collect();
+    // The one the kernel chose comes first; with memory.oom.group the others die along with it.
+    victims.sort_by_key(|v| (!here.iter().any(|i| i.pid == v.pid), std::cmp::Reverse(v.rss)));
+    // A session's group is new: its own counters began at zero.
+    let group_kills = after.levels[0].local.get("oom_group_kill").unwrap_or(0);
+    Some(Oom {
+        cause,
+        limit,
+        kills,
+        whole_group: group_kills > 0,
+        victims,
+    })
+}
+
+/// The level by the counters alone: `oom` rises where the limit was hit.
+fn by_counters(before: &Moment, after: &Moment, in_session_tree: u64) -> Cause {
+    let rose = |index: usize| {
+        let level = &after.levels[index];
+        let earlier = before
+            .levels
+            .iter()
+            .find(|l| l.group == level.group)
+            .and_then(|l| l.local.get("oom"))
+            .unwrap_or(0);
+        level.local.get("oom").unwrap_or(0) > earlier
+    };
+    if rose(0) {
+        return Cause::Session;
+    }
+    if in_session_tree > 0 {
+        return Cause::Inner;
+    }
+    match (1..after.levels.len()).find(|i| rose(*i)) {
+        Some(index) => Cause::Above(after.levels[index].group.clone()),
+        None => Cause::Global,
+    }
+}
+
+/// A verdict for programs.
+#[derive(Debug, Clone, Serialize)]
+pub struct OomReport {
+    /// `session`, `inner`, `ceiling`, `global` or `systemd-oomd`.
+    pub level: &'static str,
+    /// The group whose limit was hit, where it is above the session.
+    pub group: Option<String>,
+    /// That limit, in bytes.
+    pub limit: Option<u64>,
+    /// Processes of the session that were killed.
+    pub kills: u64,
+    /// Whether the whole group was killed at once.
+    pub whole_group: bool,
+    /// The victim the kernel chose; `null` is unknown.
+    pub victim: Option<Victim>,
+}
+
+impl From<&Oom> for OomReport {
+    fn from(oom: &Oom) -> Self {
+        Self {
+            level: oom.cause.name(),
+            group: match &oom.cause {
+                Cause::Above(group) => Some(group.to_string()),
+                _ => None,
+            },
+            limit: oom.limit,
+            kills: oom.kills,
+            whole_group: oom.whole_group,
+            victim: oom.victims.first().cloned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::measure::Level;
+    use super::*;
+    use crate::kernel::counters::Keyed;
+    use crate::kernel::kmsg::Incident;
+
+    fn moment(events: &str, levels: &[(&str, &str, Option<u64>)]) -> Moment {
+        let level = |(group, local, max): &(&str, &str, Option<u64>)| Level {
+            group: GroupPath::new(group).unwrap(),
+            local: Keyed::parse(local),
+            max: *max,
+        };
+        Moment {
+            events: Keyed::parse(events),
+            levels: levels.iter().map(level).collect(),
+        }
+    }
+
+    fn before() -> Moment {
+        moment("", &[("/w", "oom 5\noom_kill 5\n", Some(900))])
+    }
+
+    fn victim(pid: i32, rss: u64) -> Victim {
+        Victim {
+            pid,
+            comm: format!("c{pid}"),
+            rss,
+            oom_score_adj: None,
+        }
+    }
+
+    #[test]
+    fn no_kill_no_verdict() {
+        let after = moment(
+            "oom 3\noom_kill 0\n",
+            &[("/w/s", "oom 3\n", Some(9)), ("/w", "oom 6\n", Some(900))],
+        );
+        assert_eq!(oom(&before(), &after, &Evidence::default()), None);
+    }
+
+    #[test]
+    fn the_sessions_own_limit_by_counters() {
+        let after = moment(
+            "oom 1\noom_kill 3\n",
+            &[
+                ("/w/s", "oom 1\noom_kill 3\noom_group_kill 1\n", Some(9)),
+                ("/w", "oom 6\n", Some(900)),
+            ],
+        );
+        let oom = oom(&before(), &after, &Evidence::default()).unwrap();
+        assert_eq!(
+            (oom.cause, oom.limit, oom.kills, oom.whole_group),
+            (Cause::Session, Some(9), 3, true)
+        );
+        assert_eq!(oom.victims, [], "without a log the victim is unknown");
+    }
+
+    #[test]
+    fn ceiling_global_and_inner_by_counters() {
+        let ceiling = moment(
+            "oom 0\noom_kill 1\n",
+            &[("/w/s", "oom 0\n", Some(9)), ("/w", "oom 6\n", Some(900))],
+        );
+        let cause = |after: &Moment| oom(&before(), after, &Evidence::default()).unwrap().cause;
+        assert_eq!(cause(&ceiling), Cause::Above(GroupPath::new("/w").unwrap()));
+        let global = moment(
+            "oom 0\noom_kill 1\n",
+            &[("/w/s", "oom 0\n", Some(9)), ("/w", "oom 5\n", Some(900))],
+        );
+        assert_eq!(cause(&global), Cause::Global);
+        let inner = moment(
+            "oom 1\noom_kill 1\n",
+            &[("/w/s", "oom 0\n", Some(9)), ("/w", "oom 5\n", Some(900))],
+        );
+        assert_eq!(cause(&inner), Cause::Inner);
+    }
+
+    #[test]
+    fn the_log_outweighs_a_ceiling_that_moved_for_another_session() {
+        let after = moment(
+            "oom 1\noom_kill 1\n",
+            &[("/w/s", "oom 1\n", Some(9)), ("/w", "oom 9\n", Some(900))],
+        );
+        let incident = |limited: Option<&str>, group: &str, pid| Incident {
+            limited: limited.map(str::to_owned),
+            task_group: group.into(),
+            pid,
+        };
+        let log = OomLog {
+            victims: vec![victim(7, 10), victim(8, 99), victim(9, 5)],
+            incidents: vec![
+                incident(Some("/w"), "/w/other", 8),
+                incident(Some("/w"), "/w/s/x", 7),
+            ],
+        };
+        let evidence = Evidence {
+            log: Some(log),
+            pids: vec![9],
+            oomd: false,
+        };
+        let oom = oom(&before(), &after, &evidence).unwrap();
+        assert_eq!(oom.cause, Cause::Above(GroupPath::new("/w").unwrap()));
+        assert_eq!(
+            oom.victims.iter().map(|v| v.pid).collect::<Vec<_>>(),
+            [7, 9],
+            "another session's is not ours"
+        );
+    }
+
+    #[test]
+    fn oomd_leaves_no_kernel_count() {
+        let evidence = Evidence {
+            oomd: true,
+            ..Evidence::default()
+        };
+        let after = moment("oom_kill 0\n", &[("/w/s", "oom 0\n", None)]);
+        assert_eq!(
+            oom(&before(), &after, &evidence).unwrap().cause,
+            Cause::SystemdOomd
+        );
+    }
+
+    #[test]
+    fn statuses_are_those_of_a_shell() {
+        assert_eq!(Exit::Code(0).status(), 0);
+        assert_eq!(Exit::Code(3).status(), 3);
+        assert_eq!(Exit::Signal(9).status(), 137);
+    }
+}
