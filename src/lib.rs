@@ -3,6 +3,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("cgmgr is for Linux: it works with cgroup v2");
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod host;
 pub mod limits;
 pub mod role;

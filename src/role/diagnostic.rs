@@ -60,6 +60,7 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Related {
     /// The file.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// Bytes from the beginning of the file.
     pub span: Range<usize>,
@@ -79,6 +80,7 @@ pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     /// The file; None for a flag's mistake.
+    #[serde(serialize_with = "lossy_option")]
     pub path: Option<PathBuf>,
     /// Where it is, in bytes from the beginning of the file; None where it is about no place in particular.
     pub span: Option<Range<usize>>,
@@ -131,6 +133,14 @@ impl Diagnostic {
         self.column = Some(column);
         self.source = Some(Arc::clone(&place.source));
         self
+    }
+
+    /// An error about a file as a whole, e.g. that it cannot be read.
+    pub fn about_file(path: &Path, message: impl Into<String>, help: Option<String>) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error(message);
+        diagnostic.path = Some(path.into());
+        diagnostic.help = help;
+        diagnostic
     }
 
     /// About this file, and no place of it in particular.
@@ -239,13 +249,24 @@ impl std::fmt::Display for Diagnostic {
     }
 }
 
+/// JSON is Unicode, a path need not be.
+fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+fn lossy_option<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref()
+        .map(|path| path.to_string_lossy())
+        .serialize(serializer)
+}
+
 /// A path as it can be shown: control characters in a file's name must not reach a terminal.
 fn shown_path(path: &Path) -> String {
     escaped(&path.to_string_lossy())
 }
 
-/// Control characters escaped, everything else as it is.
-pub(super) fn escaped(text: &str) -> String {
+/// The text with control characters escaped, so that it can be shown on a terminal without moving it.
+pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

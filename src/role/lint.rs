@@ -11,10 +11,12 @@ use crate::limits::{Bytes, KnobId, Max, Origin, Settings, Value};
 /// With fewer tasks than this a shell with a pipe and a compiler hits the limit.
 const FEW_PIDS: u64 = 16;
 
-/// Adds every finding to `diagnostics`, and what a limit really amounts to here to the settings' notes.
+/// Adds every finding to `diagnostics`, and what a limit really amounts to here to the settings' notes. Where the role
+/// is not `complete`, because a value could not be read, nothing is said that rests on a value's absence.
 pub(super) fn lint(
     found: &AllFound,
     machine: &Machine,
+    complete: bool,
     settings: &mut Settings,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
@@ -27,10 +29,12 @@ pub(super) fn lint(
     lint.high_and_max(KnobId::MemoryHigh, KnobId::MemoryMax);
     lint.high_and_max(KnobId::WorkloadsMemoryHigh, KnobId::WorkloadsMemoryMax);
     lint.session_within_ceiling();
-    lint.within_machine();
     lint.reserve();
     lint.protection_order();
-    lint.high_without_swap();
+    if complete {
+        lint.within_machine();
+        lint.high_without_swap();
+    }
     lint.cpus(KnobId::Cpus);
     lint.cpus(KnobId::WorkloadsCpus);
     lint.few_pids();
@@ -209,6 +213,13 @@ impl<'a> Lint<'a> {
 
     /// memory.high never kills: without swap a session above it can crawl for hours.
     fn high_without_swap(&mut self) {
+        if self.machine.swap_total == 0 && self.bytes(KnobId::WorkloadsMemoryHigh).is_some() {
+            add_note(
+                self.settings,
+                KnobId::WorkloadsMemoryHigh,
+                "no swap here: above it sessions slow down",
+            );
+        }
         let Some((high, _)) = self.bytes(KnobId::MemoryHigh) else {
             return;
         };

@@ -65,19 +65,28 @@ pub(super) fn read(
     // After a syntax error the parser goes on as well as it can; what it then finds in the same line is an echo.
     let mut broken_lines = Vec::new();
     for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
-        let span = error.span().unwrap_or(0..0);
-        let diagnostic = Diagnostic::error(format!("not TOML: {}", error.message().replace('\n', ", ")))
-            .at(&reader.place(span));
-        broken_lines.push(diagnostic.line);
-        diagnostics.push(diagnostic);
+        let message = format!("not TOML: {}", error.message().replace('\n', ", "));
+        let mut diagnostic = Diagnostic::error(message).at(&reader.place(error.span().unwrap_or(0..0)));
+        diagnostic.help = syntax_help(error.message()).map(String::from);
+        if !broken_lines.contains(&diagnostic.line) {
+            broken_lines.push(diagnostic.line);
+            diagnostics.push(diagnostic);
+        }
     }
-    diagnostics.extend(
-        reader
-            .found
-            .into_iter()
-            .filter(|found| !broken_lines.contains(&found.line)),
-    );
+    let echo = |found: &Diagnostic| broken_lines.contains(&found.line);
+    diagnostics.extend(reader.found.into_iter().filter(|found| !echo(found)));
     role
+}
+
+/// What to do about the mistakes that people make most.
+fn syntax_help(message: &str) -> Option<&'static str> {
+    if message.starts_with("duplicate key") {
+        Some("a key or table is written once: put all keys of a table below one [heading]")
+    } else if message.starts_with("string values must be quoted") {
+        Some("sizes and other text are in quotes: memory_max = \"16 GiB\"")
+    } else {
+        None
+    }
 }
 
 type Entries<'d, 'i> = (&'d Spanned<Cow<'i, str>>, &'d Spanned<DeValue<'i>>);
@@ -129,7 +138,7 @@ impl Reader<'_> {
                         self.knobs(part, table, &mut role);
                     }
                 }
-                other => self.foreign_key("", other, key.span(), &OURS),
+                other => self.foreign_key(value, "", other, key.span(), &OURS),
             }
         }
         role.foreign
@@ -137,9 +146,21 @@ impl Reader<'_> {
         role
     }
 
-    fn foreign_key(&mut self, table: &str, key: &str, span: Range<usize>, ours: &[&str]) {
+    fn foreign_key(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        table: &str,
+        key: &str,
+        span: Range<usize>,
+        ours: &[&str],
+    ) {
         if let Some(meant) = ours.iter().find(|ours| is_typo_of(key, ours)) {
-            let message = format!("unknown key {}", shown_key(table, key));
+            let kind = if value.get_ref().is_table() {
+                "table"
+            } else {
+                "key"
+            };
+            let message = format!("unknown {kind} {}", shown_key(table, key));
             self.error(span, message, format!("did you mean `{meant}`?"));
         }
     }
@@ -152,7 +173,7 @@ impl Reader<'_> {
                         self.knobs("runtime.limits", table, role);
                     }
                 }
-                other => self.foreign_key("runtime", other, key.span(), &["limits"]),
+                other => self.foreign_key(value, "runtime", other, key.span(), &["limits"]),
             }
         }
     }
@@ -293,9 +314,10 @@ impl Reader<'_> {
                 // In TOML `+5` is 5; who writes the sign means the relative value.
                 if matches!(knob.id, KnobId::Nice) && self.written(value).starts_with('+') {
                     let message = format!("{} = {written}: without quotes the sign is lost", knob.path);
+                    let plain = text.trim_start_matches('+');
                     let help =
-                        format!("write \"{written}\" for {text} more than the agent's own, or {text} alone");
-                    self.error(value.span(), message, help.replace("++", "+"));
+                        format!("write \"+{plain}\" for {plain} more than the agent's own, or {plain} alone");
+                    self.error(value.span(), message, help);
                     return None;
                 }
                 let negative = text.starts_with('-');
@@ -401,8 +423,12 @@ fn elsewhere(table_path: &str, name: &str) -> Option<String> {
     {
         return Some(format!("write `{}` in [{}]", knob.name(), knob.table()));
     }
-    let knob = KNOBS.iter().find(|knob| knob.name() == name)?;
-    Some(format!("`{name}` belongs into [{}]", knob.table()))
+    let tables: Vec<_> = KNOBS
+        .iter()
+        .filter(|knob| knob.name() == name)
+        .map(Knob::table)
+        .collect();
+    (!tables.is_empty()).then(|| format!("`{name}` belongs into [{}]", tables.join("] or [")))
 }
 
 fn has_table(document: &DeTable<'_>, path: &str) -> bool {

@@ -135,6 +135,8 @@ pub fn resolve(source: Source, inputs: &Inputs<'_>) -> Resolved {
                     },
                 );
             }
+            // What a flag takes the place of need not fit this machine.
+            Err(_) if inputs.overrides.iter().any(|flag| flag.id == *id) => {}
             Err(error) => diagnostics.push(
                 Diagnostic::error(format!("{} = {}: {error}", id.knob().path, entry.written))
                     .at(&entry.place)
@@ -287,10 +289,8 @@ fn finish(
             add_note(&mut settings, id, why);
         }
     }
-    // Values that could not be read would look absent here, and be blamed on their neighbours.
-    if !diagnostics.iter().any(Diagnostic::is_error) {
-        lint::lint(&found, machine, &mut settings, &mut diagnostics);
-    }
+    let complete = !diagnostics.iter().any(Diagnostic::is_error);
+    lint::lint(&found, machine, complete, &mut settings, &mut diagnostics);
     sort(files, &mut diagnostics);
     if diagnostics.iter().any(Diagnostic::is_error) {
         return Err(diagnostics);
