@@ -90,7 +90,10 @@ impl FromStr for CpuQuota {
             }
         };
         let (steps, exact) = number.times(steps_per_one).ok_or_else(overflow)?;
-        let quota = steps.checked_mul(RESOLUTION_US).ok_or_else(overflow)?;
+        let quota = u64::try_from(steps)
+            .ok()
+            .and_then(|steps| steps.checked_mul(RESOLUTION_US));
+        let quota = quota.ok_or_else(overflow)?;
         if !exact && quota >= LEAST_US {
             return Err(GrammarError::new(
                 ErrorKind::TooPrecise,
@@ -113,5 +116,110 @@ impl fmt::Display for CpuQuota {
             return write!(f, "{whole}");
         }
         write!(f, "{whole}.{}", format!("{rest:05}").trim_end_matches('0'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::ErrorKind::*;
+
+    #[test]
+    fn quotas() {
+        for (text, quota_us) in [
+            ("3", 300_000),
+            ("3.0", 300_000),
+            ("300%", 300_000),
+            ("300 %", 300_000),
+            ("0.5", 50_000),
+            ("50%", 50_000),
+            ("1.2345", 123_450),
+            ("1.23450", 123_450),
+            ("123.45%", 123_450),
+            ("0.01", 1_000),
+            ("1%", 1_000),
+            ("7.5", 750_000),
+            (" 2 ", 200_000),
+            ("175921860", 17_592_186_000_000),
+        ] {
+            assert_eq!(text.parse(), Ok(CpuQuota { quota_us }), "{text:?}");
+        }
+        assert_eq!(CpuQuota::parse("max"), Ok(Max::Max));
+        assert_eq!(
+            CpuQuota::parse("3.0"),
+            Ok(Max::At(CpuQuota { quota_us: 300_000 }))
+        );
+    }
+
+    #[test]
+    fn no_quotas() {
+        for (text, kind) in [
+            ("", Empty),
+            ("0", Zero),
+            ("0.0", Zero),
+            ("0%", Zero),
+            ("0.00", Zero),
+            ("0.009", TooSmall),
+            ("0.0099", TooSmall),
+            ("0.000001", TooSmall),
+            ("0.99%", TooSmall),
+            ("1.23456", TooPrecise),
+            ("123.456%", TooPrecise),
+            ("0.3333333333333333", TooPrecise),
+            ("-1", Negative),
+            ("-0.5", Negative),
+            ("+2", Sign),
+            ("nan", NotFinite),
+            ("NaN", NotFinite),
+            ("inf", NotFinite),
+            ("infinity", NotFinite),
+            ("1e1", Exponent),
+            ("1_0", Separator),
+            ("1,5", Separator),
+            ("２", NonAscii),
+            ("3 cpus", UnknownUnit),
+            ("300m", UnknownUnit),
+            ("three", NotANumber),
+            ("1.", NotANumber),
+            (".5", NotANumber),
+            ("175921861", Overflow),
+            ("99999999999999999999999999", Overflow),
+            ("18446744073709551615", Overflow),
+        ] {
+            let error = CpuQuota::parse(text).expect_err(text);
+            assert_eq!(error.kind(), kind, "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn below_the_minimum_names_it() {
+        let error = CpuQuota::parse("0.005").expect_err("500 µs");
+        assert_eq!(
+            error.message(),
+            "below the kernel's minimum of 1000 µs in 100000 µs"
+        );
+        let error = CpuQuota::parse("1.23456").expect_err("123456 µs");
+        assert_eq!(
+            error.message(),
+            "finer than the resolution of 10 µs in 100000 µs (0.0001 CPUs)"
+        );
+        assert_eq!(error.help(), "write 1.2345");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read() {
+        let mut quota_us = LEAST_US;
+        while quota_us < TOO_MUCH_US {
+            let quota = CpuQuota { quota_us };
+            assert_eq!(quota.to_string().parse(), Ok(quota));
+            quota_us = (quota_us + quota_us / 3) / RESOLUTION_US * RESOLUTION_US + RESOLUTION_US;
+        }
+    }
+
+    #[test]
+    fn whole_cpus() {
+        for (quota_us, cpus) in [(1_000, 1), (100_000, 1), (100_001, 2), (300_000, 3)] {
+            assert_eq!(CpuQuota { quota_us }.ceil(), cpus);
+        }
     }
 }

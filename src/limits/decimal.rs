@@ -5,6 +5,9 @@ use super::error::{ErrorKind, GrammarError};
 /// With more digits than this after the point, a product with 10^15 bytes would not fit into 128 bits.
 const MOST_DECIMALS: usize = 22;
 
+/// With so many digits after the point, a product with any 64-bit number fits into 128 bits.
+pub(super) const FEW_DECIMALS: u32 = 9;
+
 /// A number that is not negative: `int` + `frac` / 10^`decimals`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decimal {
@@ -98,12 +101,20 @@ impl Decimal {
         ))
     }
 
-    /// `self` × `unit`, rounded down, and whether that was exact. None: more than 64 bits. `unit` is at most 2^50.
-    pub(super) fn times(self, unit: u64) -> Option<(u64, bool)> {
+    /// `self` × `unit`, rounded down, and whether that was exact. None: more than fits. It fits for every `unit` up to
+    /// 2^50, and for every other one as well with at most [`FEW_DECIMALS`].
+    pub(super) fn times(self, unit: u64) -> Option<(u128, bool)> {
         let scale = 10u128.pow(self.decimals);
         let part = self.frac.checked_mul(u128::from(unit))?;
-        let whole = u128::from(self.int) * u128::from(unit) + part / scale;
-        Some((u64::try_from(whole).ok()?, part % scale == 0))
+        Some((
+            u128::from(self.int) * u128::from(unit) + part / scale,
+            part % scale == 0,
+        ))
+    }
+
+    /// How many digits there are after the point, without zeros at the end.
+    pub(super) fn decimals(self) -> u32 {
+        self.decimals
     }
 
     pub(super) fn is_zero(self) -> bool {

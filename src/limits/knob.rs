@@ -138,8 +138,10 @@ pub enum Kind {
         max: bool,
         /// Whether a percentage of what the machine can hold is a value.
         percent: bool,
-        /// Why the range is what it is.
-        reason: &'static str,
+        /// Why zero is refused.
+        zero: &'static str,
+        /// Why there is no more than the most.
+        ceiling: &'static str,
     },
     /// `true` or `false`.
     Switch,

@@ -241,22 +241,37 @@ fn count(kind: Kind, scalar: Scalar<'_>) -> Result<Count, GrammarError> {
 
 fn in_range(kind: Kind, number: i128) -> Result<u64, GrammarError> {
     let Kind::Count {
-        least, most, reason, ..
+        least,
+        most,
+        max,
+        zero,
+        ceiling,
+        ..
     } = kind
     else {
         return Err(out_of_range("this", 0, 0, "see the knob's description"));
     };
+    let help = format!(
+        "write {least} to {most}{}",
+        if max { ", or \"max\" for no limit" } else { "" }
+    );
     match u64::try_from(number) {
         Ok(count) if (least..=most).contains(&count) => Ok(count),
-        Ok(0) => Err(GrammarError::new(
-            ErrorKind::Zero,
-            "zero is not a limit that can be kept",
-            reason,
-        )),
-        _ => Err(GrammarError::new(
+        Ok(0) => Err(GrammarError::new(ErrorKind::Zero, zero, help)),
+        Ok(_) => Err(GrammarError::new(
             ErrorKind::OutOfRange,
-            format!("the range is {least} to {most}"),
-            reason,
+            format!("above {most}: {ceiling}"),
+            help,
+        )),
+        Err(_) if number < 0 => Err(GrammarError::new(
+            ErrorKind::Negative,
+            "a limit cannot be negative",
+            help,
+        )),
+        Err(_) => Err(GrammarError::new(
+            ErrorKind::OutOfRange,
+            format!("above {most}: {ceiling}"),
+            help,
         )),
     }
 }
@@ -298,4 +313,195 @@ fn admission(scalar: Scalar<'_>) -> Result<Admission, GrammarError> {
         .into_iter()
         .find(|admission| admission.word() == text);
     word.ok_or_else(|| GrammarError::new(ErrorKind::UnknownWord, "no such policy", HELP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::KNOBS;
+    use crate::limits::KnobId::{self, *};
+
+    fn machine() -> Machine {
+        Machine {
+            mem_total: 2 << 30,
+            swap_total: 0,
+            page_size: 4096,
+            cpus: 2,
+            pid_max: 32_768,
+            threads_max: 15_000,
+        }
+    }
+
+    fn kernel_text(id: KnobId, scalar: Scalar<'_>) -> Result<String, ErrorKind> {
+        let knob = id.knob();
+        let value = knob
+            .declare(scalar)
+            .and_then(|declared| knob.value(declared, &machine()));
+        value
+            .map(|value| value.kernel_text(knob))
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn text_for_the_kernel() {
+        use Scalar::{Float, Integer, Switch, Text};
+        for (id, scalar, text) in [
+            (MemoryHigh, Text("12 GiB"), "12884901888"),
+            (MemoryMax, Integer(1 << 20), "1048576"),
+            (MemoryMax, Text("max"), "max"),
+            (MemoryMax, Text("50%"), "1073741824"),
+            (MemorySwapMax, Text("0"), "0"),
+            (MemorySwapMax, Integer(0), "0"),
+            (MemorySwapMax, Text("4095"), "4095"),
+            (AgentMemoryMin, Text("0"), "0"),
+            (AgentMemoryMin, Text("256 MiB"), "268435456"),
+            (Cpus, Integer(3), "300000 100000"),
+            (Cpus, Float("3.0"), "300000 100000"),
+            (Cpus, Float("1.2345"), "123450 100000"),
+            (Cpus, Text("300%"), "300000 100000"),
+            (Cpus, Text("max"), "max 100000"),
+            (CpuWeight, Integer(100), "100"),
+            (CpuWeight, Text("10000"), "10000"),
+            (IoWeight, Integer(1), "default 1"),
+            (AgentIoWeight, Integer(1000), "default 1000"),
+            (Pids, Integer(4096), "4096"),
+            (Pids, Text("4194304"), "4194304"),
+            (Pids, Text("max"), "max"),
+            (WorkloadsPids, Text("80%"), "12000"),
+            (Nofile, Integer(16_384), "16384"),
+            (Nice, Integer(5), "5"),
+            (Nice, Integer(-20), "-20"),
+            (Nice, Text("+5"), "+5"),
+            (Nice, Text("-5"), "-5"),
+            (Nice, Text("7"), "7"),
+            (AgentNice, Integer(-5), "-5"),
+            (OomScoreAdj, Integer(998), "998"),
+            (AgentOomScoreAdj, Integer(-900), "-900"),
+            (OomScoreAdj, Text("-1000"), "-1000"),
+            (OomGroup, Switch(true), "1"),
+            (OomGroup, Text("false"), "0"),
+            (OomNotify, Switch(true), "true"),
+            (WorkloadsAdmission, Text("queue"), "queue"),
+        ] {
+            assert_eq!(kernel_text(id, scalar).as_deref(), Ok(text), "{id:?} {scalar:?}");
+        }
+    }
+
+    #[test]
+    fn refused() {
+        use ErrorKind as E;
+        use Scalar::{Float, Integer, Other, Switch, Text};
+        for (id, scalar, kind) in [
+            (MemoryMax, Integer(0), E::Zero),
+            (MemoryHigh, Text("0%"), E::Zero),
+            (WorkloadsMemoryMax, Text("0"), E::Zero),
+            (MemoryMax, Text("4095"), E::TooSmall),
+            (MemoryMax, Integer((1 << 20) - 1), E::TooSmall),
+            (MemoryMax, Text("0.01%"), E::TooSmall),
+            (MemoryMax, Integer(-1), E::Negative),
+            (MemoryMax, Integer(i128::MAX), E::Overflow),
+            (MemoryMax, Integer(i128::MIN), E::Negative),
+            (MemoryMax, Float("1.5"), E::WrongType),
+            (MemoryMax, Switch(true), E::WrongType),
+            (MemoryMax, Other("an array"), E::WrongType),
+            (AgentMemoryMin, Text("max"), E::MaxNotAllowed),
+            (Cpus, Integer(0), E::Zero),
+            (Cpus, Integer(-1), E::Negative),
+            (Cpus, Float("nan"), E::NotFinite),
+            (Cpus, Float("inf"), E::NotFinite),
+            (Cpus, Float("+inf"), E::Sign),
+            (Cpus, Float("-nan"), E::Negative),
+            (Cpus, Float("1e2"), E::Exponent),
+            (Cpus, Integer(i128::MAX), E::Overflow),
+            (Cpus, Switch(false), E::WrongType),
+            (CpuWeight, Integer(0), E::OutOfRange),
+            (CpuWeight, Integer(10_001), E::OutOfRange),
+            (IoWeight, Integer(-1), E::OutOfRange),
+            (CpuWeight, Text("heavy"), E::NotANumber),
+            (CpuWeight, Float("1.5"), E::WrongType),
+            (Pids, Integer(0), E::Zero),
+            (Pids, Text("0"), E::Zero),
+            (Pids, Integer(-1), E::Negative),
+            (Pids, Integer(4_194_305), E::OutOfRange),
+            (Pids, Integer(i128::MAX), E::OutOfRange),
+            (Pids, Text("80%"), E::Percent),
+            (Pids, Text("4 K"), E::WrongType),
+            (WorkloadsPids, Text("0%"), E::Zero),
+            (WorkloadsPids, Text("101%"), E::Percent),
+            (WorkloadsPids, Text("0.001%"), E::Zero),
+            (Nofile, Integer(0), E::Zero),
+            (Nofile, Text("max"), E::MaxNotAllowed),
+            (Nofile, Integer(1 << 40), E::OutOfRange),
+            (Nice, Integer(20), E::OutOfRange),
+            (Nice, Integer(-21), E::OutOfRange),
+            (Nice, Text("+40"), E::OutOfRange),
+            (AgentNice, Text("+5"), E::Sign),
+            (OomScoreAdj, Integer(1001), E::OutOfRange),
+            (OomScoreAdj, Integer(-1001), E::OutOfRange),
+            (OomGroup, Integer(1), E::WrongType),
+            (OomGroup, Text("yes"), E::WrongType),
+            (WorkloadsAdmission, Text("maybe"), E::UnknownWord),
+            (WorkloadsAdmission, Switch(true), E::WrongType),
+        ] {
+            assert_eq!(kernel_text(id, scalar), Err(kind), "{id:?} {scalar:?}");
+        }
+    }
+
+    /// What the kernel would take, and the value that this stands for, are the same after a round trip.
+    #[test]
+    fn kernel_text_can_be_declared() {
+        for id in [MemoryHigh, MemoryMax, Pids, CpuWeight, Nofile] {
+            for number in [1u64 << 20, 1 << 21, 100, 10_000, 4096] {
+                let text = number.to_string();
+                if let Ok(kernel) = kernel_text(id, Scalar::Text(&text)) {
+                    assert_eq!(kernel, text);
+                }
+            }
+        }
+    }
+
+    /// Whatever is typed, it is a value or an error with a message and a remedy, in every grammar.
+    #[test]
+    fn never_panics() {
+        let parts = [
+            "",
+            "0",
+            "1",
+            "9999999999999999999",
+            ".",
+            "%",
+            "G",
+            "iB",
+            "-",
+            "+",
+            " ",
+            "e",
+            "max",
+            "ä",
+            "\0",
+            "_",
+        ];
+        for a in parts {
+            for b in parts {
+                for c in parts {
+                    let text = format!("{a}{b}{c}");
+                    for knob in KNOBS {
+                        let scalars = [Scalar::Text(&text), Scalar::Float(&text)];
+                        for error in scalars
+                            .into_iter()
+                            .filter_map(|scalar| knob.declare(scalar).err())
+                        {
+                            let (message, help) = (error.message(), error.help());
+                            assert!(!message.is_empty() && !help.is_empty(), "{}: {text:?}", knob.key);
+                            assert!(
+                                !message.ends_with('.') && !help.ends_with('.'),
+                                "{message} {help}"
+                            );
+                            assert!(!message.contains(char::is_control), "{message:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

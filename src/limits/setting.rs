@@ -90,11 +90,12 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// The kernel's text of the value, or else of the kernel's default. None: undeclared, and the kernel has no file
-    /// for it.
+    /// The kernel's text of the value, or else of the kernel's default, or else cgmgr's own default where the knob is
+    /// cgmgr's own. None: undeclared, and what is in force depends on who launches.
     pub fn text(&self) -> Option<String> {
         match &self.value {
             Some(value) => Some(value.kernel_text(self.knob)),
+            None if self.knob.file.is_none() && !self.knob.is_on_process() => Some(self.knob.absent.into()),
             None => self.knob.kernel_default.map(String::from),
         }
     }
@@ -103,6 +104,7 @@ impl Setting {
     pub fn human(&self) -> String {
         match &self.value {
             Some(value) => value.human(),
+            None if matches!(self.origin, Origin::Derived(_)) => self.knob.absent.into(),
             None => format!("{} (default)", self.knob.absent),
         }
     }
@@ -176,6 +178,8 @@ mod tests {
         assert_eq!(text(KnobId::Cpus).as_deref(), Some("max 100000"));
         assert_eq!(text(KnobId::IoWeight).as_deref(), Some("default 100"));
         assert_eq!(text(KnobId::Nofile), None);
+        assert_eq!(text(KnobId::OomNotify).as_deref(), Some("true"));
+        assert_eq!(text(KnobId::WorkloadsAdmission).as_deref(), Some("off"));
         assert_eq!(settings.get(KnobId::OomGroup).human(), "false (default)");
     }
 

@@ -13,7 +13,8 @@ const SESSION_PIDS: Kind = Kind::Count {
     most: MOST_TASKS,
     max: true,
     percent: false,
-    reason: "with 0 the session could not start a single process, and the kernel has no more than 4194304",
+    zero: "with 0 the session could not start a single process",
+    ceiling: "the kernel has no more tasks than that",
 };
 
 const WORKLOADS_PIDS: Kind = Kind::Count {
@@ -21,7 +22,8 @@ const WORKLOADS_PIDS: Kind = Kind::Count {
     most: MOST_TASKS,
     max: true,
     percent: true,
-    reason: "with 0 no session could start a single process, and the kernel has no more than 4194304",
+    zero: "with 0 no session could start a single process",
+    ceiling: "the kernel has no more tasks than that",
 };
 
 /// The kernel's own ceiling of fs.nr_open (`sysctl_nr_open_max` on 64-bit).
@@ -30,7 +32,8 @@ const NOFILE: Kind = Kind::Count {
     most: 2_147_483_584,
     max: false,
     percent: false,
-    reason: "the kernel's fs.nr_open cannot be higher, and with 0 the session could not open anything",
+    zero: "with 0 a process could not open anything",
+    ceiling: "the kernel's fs.nr_open cannot be higher",
 };
 
 /// Every knob, in the order of [`KnobId`].
@@ -178,7 +181,7 @@ pub static KNOBS: &[Knob] = &[
         controller: None,
         since: "any",
         kernel_default: None,
-        absent: "as inherited",
+        absent: "inherited",
         systemd: Some("LimitNOFILE"),
         docker: Some("--ulimit nofile"),
         oci: Some("process.rlimits[RLIMIT_NOFILE]"),
@@ -197,7 +200,7 @@ pub static KNOBS: &[Knob] = &[
         controller: None,
         since: "any",
         kernel_default: None,
-        absent: "the agent's own + 5, at most 19",
+        absent: "agent's + 5",
         systemd: Some("Nice"),
         docker: None,
         oci: Some("process.scheduler.nice"),
@@ -216,7 +219,7 @@ pub static KNOBS: &[Knob] = &[
         controller: None,
         since: "2.6.36",
         kernel_default: None,
-        absent: "derived from the agent's own",
+        absent: "from agent's",
         systemd: Some("OOMScoreAdjust"),
         docker: Some("--oom-score-adj"),
         oci: Some("process.oomScoreAdj"),
@@ -368,7 +371,7 @@ pub static KNOBS: &[Knob] = &[
         controller: None,
         since: "2.6.36",
         kernel_default: None,
-        absent: "as inherited",
+        absent: "inherited",
         systemd: Some("OOMScoreAdjust"),
         docker: Some("--oom-score-adj"),
         oci: Some("process.oomScoreAdj"),
@@ -387,7 +390,7 @@ pub static KNOBS: &[Knob] = &[
         controller: None,
         since: "any",
         kernel_default: None,
-        absent: "as inherited",
+        absent: "inherited",
         systemd: Some("Nice"),
         docker: None,
         oci: Some("process.scheduler.nice"),

@@ -1,1 +1,23 @@
-//! Role files. Pure.
+//! Role files: from text to [`Settings`](crate::limits::Settings), with every mistake of the file. Pure: the text, the
+//! machine, the environment and whatever a role extends are passed in.
+//!
+//! [`resolve`] is the way through: `raw` reads one file as it is written, `inherit` adds what the file extends,
+//! `resolve` gives it meaning on one machine, and `lint` compares the values with each other and with the machine.
+#![deny(clippy::disallowed_methods)]
+
+mod diagnostic;
+mod expand;
+mod inherit;
+mod lint;
+mod name;
+mod raw;
+mod resolve;
+mod suggest;
+
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::{Diagnostic, Related, Severity, Source, escaped};
+pub use inherit::LoadError;
+pub use name::{NAME_MAX, check_name};
+pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};

@@ -1,0 +1,473 @@
+//! A role file as it is written: which keys it has, where, and what they say. Every mistake of the file is collected.
+//! Knows nothing of the machine, of other files or of flags.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::{Diagnostic, Place, Source};
+use super::expand::{ExpandError, expand};
+use super::name::check_name;
+use super::suggest::{is_typo_of, nearest};
+use crate::limits::{Declared, KNOBS, Knob, KnobId, Scalar};
+
+/// The tables that belong to other programs' role files and hold limits in another form.
+const DIALECTS: [&str; 2] = ["docker.grants", "isolation"];
+
+/// More syntax errors than this are not read: nobody would.
+const MOST_SYNTAX_ERRORS: usize = 20;
+
+/// A knob that a file declares.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) id: KnobId,
+    pub(super) declared: Declared,
+    /// Where the value is.
+    pub(super) place: Place,
+    /// The value as it is written, for messages.
+    pub(super) written: String,
+}
+
+/// A string of a file and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) place: Place,
+}
+
+/// What one file says.
+#[derive(Debug)]
+pub(super) struct RawRole {
+    pub(super) name: Option<Text>,
+    pub(super) extends: Option<Text>,
+    pub(super) entries: Vec<Entry>,
+    /// The tables with limits in a form that is not cgmgr's own, e.g. `docker.grants`.
+    pub(super) foreign: Vec<&'static str>,
+}
+
+/// Reads a file. Mistakes are added to `diagnostics`; what could be read is returned in any case.
+pub(super) fn read(
+    source: &Arc<Source>,
+    env: &dyn Fn(&str) -> Option<String>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> RawRole {
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    let mut reader = Reader {
+        source,
+        env,
+        found: Vec::new(),
+    };
+    let role = reader.document(document.get_ref());
+
+    // After a syntax error the parser goes on as well as it can; what it then finds in the same line is an echo.
+    let mut broken_lines = Vec::new();
+    for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
+        let message = format!("not TOML: {}", error.message().replace('\n', ", "));
+        let mut diagnostic = Diagnostic::error(message).at(&reader.place(error.span().unwrap_or(0..0)));
+        diagnostic.help = syntax_help(error.message()).map(String::from);
+        if !broken_lines.contains(&diagnostic.line) {
+            broken_lines.push(diagnostic.line);
+            diagnostics.push(diagnostic);
+        }
+    }
+    let echo = |found: &Diagnostic| broken_lines.contains(&found.line);
+    diagnostics.extend(reader.found.into_iter().filter(|found| !echo(found)));
+    role
+}
+
+/// What to do about the mistakes that people make most.
+fn syntax_help(message: &str) -> Option<&'static str> {
+    if message.starts_with("duplicate key") {
+        Some("a key or table is written once: put all keys of a table below one [heading]")
+    } else if message.starts_with("string values must be quoted") {
+        Some("sizes and other text are in quotes: memory_max = \"16 GiB\"")
+    } else {
+        None
+    }
+}
+
+type Entries<'d, 'i> = (&'d Spanned<Cow<'i, str>>, &'d Spanned<DeValue<'i>>);
+
+struct Reader<'a> {
+    source: &'a Arc<Source>,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    found: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn place(&self, span: Range<usize>) -> Place {
+        Place {
+            source: Arc::clone(self.source),
+            span,
+        }
+    }
+
+    fn error(&mut self, span: Range<usize>, message: String, help: impl Into<String>) {
+        let diagnostic = Diagnostic::error(message).at(&self.place(span)).help(help);
+        self.found.push(diagnostic);
+    }
+
+    /// Tables of other programs may be in the same file: they are left alone, unless their name is a slip away from
+    /// one of ours, when a limit would silently not be there.
+    fn document(&mut self, document: &DeTable<'_>) -> RawRole {
+        const OURS: [&str; 5] = ["version", "role", "runtime", "agent", "workloads"];
+        let mut role = RawRole {
+            name: None,
+            extends: None,
+            entries: Vec::new(),
+            foreign: Vec::new(),
+        };
+        for (key, value) in document {
+            match key.get_ref().as_ref() {
+                "version" => self.version(value),
+                "role" => {
+                    if let Some(table) = self.table("role", value) {
+                        self.role(table, &mut role);
+                    }
+                }
+                "runtime" => {
+                    if let Some(table) = self.table("runtime", value) {
+                        self.runtime(table, &mut role);
+                    }
+                }
+                part @ ("agent" | "workloads") => {
+                    if let Some(table) = self.table(part, value) {
+                        self.knobs(part, table, &mut role);
+                    }
+                }
+                other => self.foreign_key(value, "", other, key.span(), &OURS),
+            }
+        }
+        role.foreign
+            .extend(DIALECTS.into_iter().filter(|path| has_table(document, path)));
+        role
+    }
+
+    fn foreign_key(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        table: &str,
+        key: &str,
+        span: Range<usize>,
+        ours: &[&str],
+    ) {
+        if let Some(meant) = ours.iter().find(|ours| is_typo_of(key, ours)) {
+            let kind = if value.get_ref().is_table() {
+                "table"
+            } else {
+                "key"
+            };
+            let message = format!("unknown {kind} {}", shown_key(table, key));
+            self.error(span, message, format!("did you mean `{meant}`?"));
+        }
+    }
+
+    fn runtime(&mut self, table: &DeTable<'_>, role: &mut RawRole) {
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "limits" => {
+                    if let Some(table) = self.table("runtime.limits", value) {
+                        self.knobs("runtime.limits", table, role);
+                    }
+                }
+                other => self.foreign_key(value, "runtime", other, key.span(), &["limits"]),
+            }
+        }
+    }
+
+    fn version(&mut self, value: &Spanned<DeValue<'_>>) {
+        let known = |version: &str| {
+            let alpha = version.strip_prefix("v1alpha");
+            version == "v1" || alpha.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        };
+        if !value.get_ref().as_str().is_some_and(known) {
+            let message = format!(
+                "version = {}: not a version that cgmgr knows",
+                self.written(value)
+            );
+            self.error(value.span(), message, "write version = \"v1\", or leave it out");
+        }
+    }
+
+    fn role(&mut self, table: &DeTable<'_>, role: &mut RawRole) {
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "name" => {
+                    role.name = self.text("role.name", value);
+                    if let Some(Err(why)) = role.name.as_ref().map(|name| check_name(&name.text)) {
+                        let message = format!("role.name = {}: {why}", self.written(value));
+                        self.error(
+                            value.span(),
+                            message,
+                            "sessions and their groups are named after it",
+                        );
+                    }
+                }
+                "extends" => {
+                    role.extends = self
+                        .text("role.extends", value)
+                        .filter(|path| !path.text.is_empty());
+                    if role.extends.is_none() && value.get_ref().is_str() {
+                        let message = format!("role.extends = {}: an empty path", self.written(value));
+                        self.error(
+                            value.span(),
+                            message,
+                            "name a file, relative to this one, or leave the key out",
+                        );
+                    }
+                }
+                other => {
+                    let help = nearest(other, ["name", "extends"]).map_or_else(
+                        || "[role] has `name` and `extends`".to_string(),
+                        |meant| format!("did you mean `{meant}`?"),
+                    );
+                    self.error(
+                        key.span(),
+                        format!("unknown key {}", shown_key("role", other)),
+                        help,
+                    );
+                }
+            }
+        }
+    }
+
+    /// A table of knobs. `table_path` is `runtime.limits`, `runtime.limits.oom`, `agent` or `workloads`.
+    fn knobs(&mut self, table_path: &str, table: &DeTable<'_>, role: &mut RawRole) {
+        for entry @ (key, value) in table {
+            let name = key.get_ref().as_ref();
+            let knob = KNOBS
+                .iter()
+                .find(|knob| knob.table() == table_path && knob.name() == name);
+            match knob {
+                Some(knob) => self.knob(knob, value, role),
+                None if table_path == "runtime.limits" && name == "oom" => {
+                    if let Some(table) = self.table("runtime.limits.oom", value) {
+                        self.knobs("runtime.limits.oom", table, role);
+                    }
+                }
+                None => self.unknown_knob(table_path, entry),
+            }
+        }
+    }
+
+    fn unknown_knob(&mut self, table_path: &str, (key, _): Entries<'_, '_>) {
+        let name = key.get_ref().as_ref();
+        let slice = matches!(table_path, "agent" | "workloads");
+        if slice && matches!(name, "oom" | "oom_group" | "oom-group") {
+            let who = if table_path == "agent" {
+                "everything in the agent's part"
+            } else {
+                "every session"
+            };
+            let message = format!("{table_path}.{name}: a group OOM kill here would kill {who} at once");
+            return self.error(
+                key.span(),
+                message,
+                "set `group` in [runtime.limits.oom]: it acts on each session alone",
+            );
+        }
+        let here = KNOBS
+            .iter()
+            .filter(|knob| knob.table() == table_path)
+            .map(Knob::name);
+        let help = match (nearest(name, here.clone()), elsewhere(table_path, name)) {
+            (_, Some(elsewhere)) => elsewhere,
+            (Some(meant), None) => format!("did you mean `{meant}`?"),
+            (None, None) => format!("[{table_path}] has {}", here.collect::<Vec<_>>().join(", ")),
+        };
+        self.error(
+            key.span(),
+            format!("unknown key {}", shown_key(table_path, name)),
+            help,
+        );
+    }
+
+    fn knob(&mut self, knob: &'static Knob, value: &Spanned<DeValue<'_>>, role: &mut RawRole) {
+        let Some((declared, written)) = self.declared(knob, value) else {
+            return;
+        };
+        let place = self.place(value.span());
+        role.entries.push(Entry {
+            id: knob.id,
+            declared,
+            place,
+            written,
+        });
+    }
+
+    fn declared(&mut self, knob: &Knob, value: &Spanned<DeValue<'_>>) -> Option<(Declared, String)> {
+        let text;
+        let mut written = self.written(value);
+        let scalar = match value.get_ref() {
+            DeValue::String(raw) => {
+                text = self.expanded(knob.path, raw, value)?;
+                if text != *raw {
+                    written = format!("{written} (which is {})", shown(&format!("{text:?}")));
+                }
+                Scalar::Text(&text)
+            }
+            DeValue::Integer(number) => {
+                let text = number.as_str();
+                // In TOML `+5` is 5; who writes the sign means the relative value.
+                if matches!(knob.id, KnobId::Nice) && self.written(value).starts_with('+') {
+                    let message = format!("{} = {written}: without quotes the sign is lost", knob.path);
+                    let plain = text.trim_start_matches('+');
+                    let help =
+                        format!("write \"+{plain}\" for {plain} more than the agent's own, or {plain} alone");
+                    self.error(value.span(), message, help);
+                    return None;
+                }
+                let negative = text.starts_with('-');
+                let number = i128::from_str_radix(text, number.radix());
+                // Past 128 bits it is out of every range all the same.
+                Scalar::Integer(number.unwrap_or(if negative { i128::MIN } else { i128::MAX }))
+            }
+            DeValue::Float(number) => Scalar::Float(number.as_str()),
+            DeValue::Boolean(on) => Scalar::Switch(*on),
+            DeValue::Datetime(_) => Scalar::Other("a date"),
+            DeValue::Array(_) => Scalar::Other("an array"),
+            DeValue::Table(_) => Scalar::Other("a table"),
+        };
+        match knob.declare(scalar) {
+            Ok(declared) => Some((declared, written)),
+            Err(error) => {
+                let message = format!("{} = {written}: {error}", knob.path);
+                self.error(value.span(), message, error.help());
+                None
+            }
+        }
+    }
+
+    fn table<'d, 'i>(&mut self, path: &str, value: &'d Spanned<DeValue<'i>>) -> Option<&'d DeTable<'i>> {
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            let message = format!(
+                "{path} = {}: expected a table, found {}",
+                self.written(value),
+                type_of(value)
+            );
+            self.error(
+                value.span(),
+                message,
+                format!("write [{path}] on a line of its own, and keys below it"),
+            );
+        }
+        table
+    }
+
+    fn text(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
+        let Some(raw) = value.get_ref().as_str() else {
+            let message = format!(
+                "{path} = {}: expected text, found {}",
+                self.written(value),
+                type_of(value)
+            );
+            self.error(value.span(), message, "put it in quotes");
+            return None;
+        };
+        let text = self.expanded(path, raw, value)?;
+        Some(Text {
+            text,
+            place: self.place(value.span()),
+        })
+    }
+
+    fn expanded(&mut self, path: &str, raw: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        let (why, help) = match expand(raw, self.env) {
+            Ok(text) => return Some(text.into_owned()),
+            Err(ExpandError::Unset(name)) => (
+                format!("the environment variable {} is not set", shown(&name)),
+                "set it, or write the value itself",
+            ),
+            Err(ExpandError::LoneDollar) => (
+                "a `$` without the name of a variable".into(),
+                "write $NAME, ${NAME}, or $$ for a dollar sign",
+            ),
+            Err(ExpandError::Unclosed) => ("a `${` without its `}`".into(), "write ${NAME}"),
+        };
+        let message = format!("{path} = {}: {why}", self.written(value));
+        self.error(value.span(), message, help);
+        None
+    }
+
+    /// The value as it is in the file, in one short line.
+    fn written(&self, value: &Spanned<DeValue<'_>>) -> String {
+        shown(self.source.text.get(value.span()).unwrap_or_default())
+    }
+}
+
+/// Where a key that is unknown here would be known, or what it is called there.
+fn elsewhere(table_path: &str, name: &str) -> Option<String> {
+    let name = name.replace('-', "_");
+    let synonym = match name.as_str() {
+        "memory" | "mem" | "mem_max" | "memory_limit" => Some("memory_max"),
+        "memory_reservation" | "mem_high" => Some("memory_high"),
+        "swap" | "swap_max" | "memory_swap" => Some("memory_swap_max"),
+        "cpu_max" | "cpu_quota" => Some("cpus"),
+        "pids_max" | "tasks_max" | "processes" => Some("pids"),
+        _ => None,
+    };
+    let has = |knob: &&Knob, name: &str| knob.table() == table_path && knob.name() == name;
+    if let Some(synonym) = synonym.filter(|synonym| KNOBS.iter().any(|knob| has(&knob, synonym))) {
+        return Some(format!("did you mean `{synonym}`?"));
+    }
+    if KNOBS.iter().any(|knob| has(&knob, &name)) {
+        return None;
+    }
+    if let Some(knob) = KNOBS
+        .iter()
+        .find(|knob| knob.key == name && knob.table() == "runtime.limits.oom")
+    {
+        return Some(format!("write `{}` in [{}]", knob.name(), knob.table()));
+    }
+    let tables: Vec<_> = KNOBS
+        .iter()
+        .filter(|knob| knob.name() == name)
+        .map(Knob::table)
+        .collect();
+    (!tables.is_empty()).then(|| format!("`{name}` belongs into [{}]", tables.join("] or [")))
+}
+
+fn has_table(document: &DeTable<'_>, path: &str) -> bool {
+    let mut table = Some(document);
+    for key in path.split('.') {
+        table = table
+            .and_then(|table| table.get(key))
+            .and_then(|value| value.get_ref().as_table());
+    }
+    table.is_some()
+}
+
+fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
+    match value.get_ref() {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn shown_key(table: &str, key: &str) -> String {
+    let key = shown(key);
+    if table.is_empty() {
+        format!("`{key}`")
+    } else {
+        format!("`{key}` in [{table}]")
+    }
+}
+
+/// At most so many characters of a value are repeated in a message.
+const SHOWN: usize = 60;
+
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
