@@ -10,12 +10,11 @@ use crate::{cache, packages, say};
 
 const EMULATION: &str = "tcg,thread=multi";
 
-/// The value of QEMU's `-accel`. `machine` is one that could be started here.
-pub fn choose(machine: impl FnOnce() -> Machine) -> Result<String> {
+/// The value of QEMU's `-accel` for `machine`.
+pub fn choose(machine: &Machine) -> Result<String> {
     if !Path::new("/dev/kvm").exists() {
         return Ok(EMULATION.into());
     }
-    let _lock = cache::lock("accel")?;
     let memory = cache::dir()?.join("accel");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let here = format!(
@@ -23,16 +22,15 @@ pub fn choose(machine: impl FnOnce() -> Machine) -> Result<String> {
         kernel.trim(),
         packages::qemu_version().unwrap_or_default()
     );
-    if let Some((known, accel)) = fs::read_to_string(&memory)
-        .unwrap_or_default()
-        .trim()
-        .split_once('\n')
-        && known == here
-    {
-        return Ok(accel.to_owned());
+    if let Some(accel) = recall(&memory, &here) {
+        return Ok(accel);
+    }
+    let _lock = cache::lock("accel")?;
+    if let Some(accel) = recall(&memory, &here) {
+        return Ok(accel);
     }
     let works = say::step("trying hardware virtualisation (at most 40 s)", || {
-        qemu::kvm_works(machine())
+        qemu::kvm_works(machine.clone())
     })?;
     say::say(if works {
         "/dev/kvm works"
@@ -42,4 +40,11 @@ pub fn choose(machine: impl FnOnce() -> Machine) -> Result<String> {
     let accel = if works { "kvm" } else { EMULATION };
     fs::write(&memory, format!("{here}\n{accel}\n"))?;
     Ok(accel.into())
+}
+
+/// What was found out before, if it was on this kernel with this QEMU.
+fn recall(memory: &Path, here: &str) -> Option<String> {
+    let text = fs::read_to_string(memory).ok()?;
+    let (known, accel) = text.trim().split_once('\n')?;
+    (known == here).then(|| accel.to_owned())
 }

@@ -41,7 +41,7 @@ fn executable(arguments: &[&str], profile: &[&str], target: &str) -> Result<Path
     let output = command()
         .args(arguments)
         .args(profile)
-        .args(["--quiet", "--message-format=json-render-diagnostics"])
+        .args(["--message-format=json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

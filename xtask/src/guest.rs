@@ -1,7 +1,7 @@
 //! One boot of a guest: the payload goes in, its output comes out line by line, and its exit status last.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -84,20 +84,12 @@ impl Guest {
         let image = image::ensure(self.distro)?;
         let runs = cache::subdir(&cache::dir()?, "runs")?;
         let scratch = cache::scratch(&runs)?;
-        let dir = scratch.path().to_owned();
+        let dir = scratch.path();
 
         self.add_own_files(&mut payload, script)?;
         payload.write(&dir.join("payload.tar"))?;
-        blank_disk(&dir, "out.raw", OUT_MIB)?;
-        blank_disk(&dir, "swap.raw", SWAP_MIB)?;
+        blank_disk(dir, "out.raw", OUT_MIB)?;
         initramfs::write(&image, &dir.join("initramfs"))?;
-        let mut disks = vec![
-            (image.disk(), true),
-            (dir.join("payload.tar"), true),
-            (dir.join("out.raw"), false),
-            (dir.join("swap.raw"), false),
-        ];
-        disks.truncate(if self.swap { 4 } else { 3 });
         let mut machine = Machine {
             accel: String::new(),
             kernel: image.kernel(),
@@ -106,27 +98,23 @@ impl Guest {
                 "cgmgr.lab={} loglevel=5 mitigations=off nowatchdog systemd.show_status=no",
                 self.mode.name()
             ),
-            disks: Vec::new(),
+            disks: vec![
+                (image.disk(), true),
+                (dir.join("payload.tar"), true),
+                (dir.join("out.raw"), false),
+            ],
             memory_mib: self.memory_mib,
             cpus: self.cpus,
-            dir: dir.clone(),
+            dir: dir.to_owned(),
         };
-        let accel = {
-            let probe = &machine;
-            accel::choose(|| Machine {
-                accel: String::new(),
-                kernel: probe.kernel.clone(),
-                initramfs: probe.initramfs.clone(),
-                arguments: String::new(),
-                disks: Vec::new(),
-                memory_mib: 512,
-                cpus: 1,
-                dir: dir.clone(),
-            })?
-        };
-        machine.accel = accel;
-        machine.disks = disks;
-        let outcome = self.watch(&machine, &mut on_line)?;
+        if self.swap {
+            blank_disk(dir, "swap.raw", SWAP_MIB)?;
+            machine.disks.push((dir.join("swap.raw"), false));
+        }
+        machine.accel = accel::choose(&machine)?;
+        let outcome = self.watch(&machine, &mut on_line);
+        self.keep_console(dir)?;
+        let outcome = outcome?;
         self.fetch_out(&dir.join("out.raw"))?;
         Ok(outcome)
     }
@@ -160,26 +148,27 @@ impl Guest {
     /// Follows a boot to its end, or ends it when it takes too long.
     fn watch(&self, machine: &Machine, on_line: &mut impl FnMut(&str)) -> Result<Outcome> {
         let mut running = machine.start()?;
-        let mut pending = String::new();
+        let mut lines = Lines::default();
         let mut started = None;
         loop {
             match running.next()? {
-                Event::Output(bytes) => pending.push_str(&String::from_utf8_lossy(&bytes)),
+                Event::Output(bytes) => lines.take(&bytes),
                 Event::Quiet => {}
                 Event::Off => break,
             }
-            while let Some(end) = pending.find('\n') {
-                let line: String = pending.drain(..=end).collect();
-                let line = line.trim_end_matches(['\n', '\r']);
-                let Some(at) = line.find(MARK) else {
-                    on_line(line);
-                    continue;
+            while let Some(line) = lines.next() {
+                // The payload's last line may have had no end of its own.
+                let (text, mark) = match line.split_once(MARK) {
+                    Some((text, mark)) => (text, Some(mark)),
+                    None => (line.as_str(), None),
                 };
-                if at > 0 {
-                    on_line(&line[..at]);
+                if mark.is_none() || !text.is_empty() {
+                    on_line(text);
                 }
-                match line[at + MARK.len()..].split_once(' ') {
-                    Some(("exit", status)) => {
+                match mark.map(|mark| mark.split_once(' ')) {
+                    None => {}
+                    Some(None) => started = Some(running.age()),
+                    Some(Some((_, status))) => {
                         let status = status
                             .parse()
                             .with_context(|| format!("odd exit status {status}"))?;
@@ -191,7 +180,6 @@ impl Guest {
                             total,
                         });
                     }
-                    _ => started = Some(running.age()),
                 }
             }
             let reason = match started {
@@ -207,9 +195,10 @@ impl Guest {
                 _ => continue,
             };
             bail!(
-                "the guest ({}) {reason} and was ended; its last, unfinished line: {pending:?}; \
+                "the guest ({}) {reason} and was ended; its last, unfinished line: {:?}; \
                  the end of its console:\n{}",
                 self.name(),
+                lines.rest(),
                 last_lines(&running.console(), 40)
             );
         }
@@ -217,8 +206,20 @@ impl Guest {
         unreachable!("explain_end always fails")
     }
 
+    /// Keeps what the kernel said where [`Guest::console`] tells, for whoever wonders afterwards.
+    fn keep_console(&self, dir: &Path) -> Result<()> {
+        let _ = fs::copy(dir.join("console.log"), self.console()?);
+        Ok(())
+    }
+
+    /// Where the last boot of such a guest left what its kernel said.
+    pub fn console(&self) -> Result<PathBuf> {
+        let consoles = cache::subdir(&cache::dir()?, "consoles")?;
+        Ok(consoles.join(format!("{}.log", self.name().replace(' ', "-"))))
+    }
+
     /// Unpacks the third disk, if anything was written to it.
-    fn fetch_out(&self, disk: &std::path::Path) -> Result<()> {
+    fn fetch_out(&self, disk: &Path) -> Result<()> {
         let Some(out) = &self.out else { return Ok(()) };
         fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
         let mut archive = tar::Archive::new(File::open(disk)?);
@@ -229,7 +230,48 @@ impl Guest {
     }
 }
 
-fn blank_disk(dir: &std::path::Path, name: &str, mib: u64) -> Result<()> {
+fn blank_disk(dir: &Path, name: &str, mib: u64) -> Result<()> {
     File::create(dir.join(name))?.set_len(mib << 20)?;
     Ok(())
+}
+
+/// Puts lines together from the pieces that a serial port delivers.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
+    /// The next whole line, without its end.
+    fn next(&mut self) -> Option<String> {
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.0.drain(..=end).collect();
+        Some(
+            String::from_utf8_lossy(&line)
+                .trim_end_matches(['\n', '\r'])
+                .to_owned(),
+        )
+    }
+
+    /// What has come of a line that is not whole yet.
+    fn rest(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lines;
+
+    #[test]
+    fn a_letter_may_come_in_two_pieces() {
+        let mut lines = Lines::default();
+        lines.take(b"caf\xc3");
+        assert_eq!(lines.next(), None);
+        lines.take(b"\xa9\r\nrest");
+        assert_eq!(lines.next().as_deref(), Some("caf\u{e9}"));
+        assert_eq!(lines.rest(), "rest");
+    }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::distro::Distro;
 use crate::{cache, mirror, packages, say};
@@ -98,6 +98,21 @@ impl Image {
     pub fn busybox(&self) -> PathBuf {
         self.dir.join("busybox")
     }
+}
+
+/// The images of these distributions, built side by side where they have to be.
+pub fn ensure_all(distros: &[Distro]) -> Result<Vec<Image>> {
+    packages::ensure()?;
+    std::thread::scope(|scope| {
+        let builds: Vec<_> = distros
+            .iter()
+            .map(|distro| scope.spawn(|| ensure(*distro)))
+            .collect();
+        builds
+            .into_iter()
+            .map(|build| build.join().map_err(|_| anyhow!("building an image panicked"))?)
+            .collect()
+    })
 }
 
 /// The image of `distro`: from the cache, or built first.

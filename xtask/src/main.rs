@@ -55,10 +55,8 @@ fn main() -> ExitCode {
 }
 
 fn images() -> anyhow::Result<ExitCode> {
-    packages::ensure()?;
-    for distro in distro::Distro::ALL {
-        let image = image::ensure(distro)?;
-        say::say(format!("Debian {}: {}", distro.number(), image.disk().display()));
+    for image in image::ensure_all(&distro::Distro::ALL)? {
+        say::say(image.disk().display().to_string());
     }
     Ok(ExitCode::SUCCESS)
 }

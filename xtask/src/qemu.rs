@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache;
 use crate::image::last_lines;
 
 /// A machine to start.
+#[derive(Clone)]
 pub struct Machine {
     /// How the processor is had: `kvm` or `tcg,thread=multi`.
     pub accel: String,
@@ -209,6 +211,7 @@ fn complaints(dir: &Path) -> PathBuf {
 pub fn kvm_works(mut machine: Machine) -> Result<bool> {
     machine.accel = "kvm".into();
     machine.arguments = "cgmgr.lab=probe".into();
+    machine.disks.clear();
     let mut running = machine.start()?;
     let mut seen = String::new();
     while running.age() < Duration::from_secs(40) {
@@ -235,6 +238,10 @@ pub fn explain_end(running: &mut Running) -> Result<()> {
         bail!("the guest's kernel panicked; the end of its console:\n{tail}");
     }
     match status {
+        _ if complaints.contains("KVM") => {
+            let _ = fs::remove_file(cache::dir()?.join("accel"));
+            bail!("hardware virtualisation failed: {complaints}\nhelp: run it again; it is tried anew")
+        }
         Some(status) if !status.success() => {
             bail!("QEMU ended early ({status}) {complaints}\nthe end of the guest's console:\n{tail}")
         }

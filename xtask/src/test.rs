@@ -11,7 +11,7 @@ use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::libtest::Tally;
 use crate::payload::Payload;
-use crate::{cargo, demo, image, packages, say, shell};
+use crate::{cargo, demo, image, say, shell};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -36,6 +36,15 @@ pub struct Arguments {
     serial: bool,
 }
 
+impl Arguments {
+    fn distros(&self) -> Vec<Distro> {
+        Distro::ALL
+            .into_iter()
+            .filter(|d| self.distro.is_none_or(|only| only == *d))
+            .collect()
+    }
+}
+
 /// Runs everything and closes with the line `N passed, N failed`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut total = native(arguments)?;
@@ -46,10 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mode = host_mode()?;
         total += on_host(&binary, &cgmgr, &select(&tests, mode, arguments), arguments)?;
     } else {
-        packages::ensure()?;
-        for distro in Distro::ALL {
-            image::ensure(distro)?;
-        }
+        image::ensure_all(&arguments.distros())?;
         total += in_guests(arguments, &binary, &cgmgr, &tests)?;
     }
     if arguments.filter.is_some() && total.ran() == 0 {
@@ -153,14 +159,11 @@ fn in_guests(arguments: &Arguments, binary: &Path, cgmgr: &Path, tests: &[String
             }
         }
     };
-    let distros = Distro::ALL
-        .into_iter()
-        .filter(|d| arguments.distro.is_none_or(|only| only == *d));
     if arguments.serial {
-        distros.for_each(boot_all);
+        arguments.distros().into_iter().for_each(boot_all);
     } else {
         std::thread::scope(|scope| {
-            for distro in distros {
+            for distro in arguments.distros() {
                 scope.spawn(move || boot_all(distro));
             }
         });
@@ -220,6 +223,12 @@ fn in_guest(
         outcome.boot.as_secs_f32(),
         outcome.total.as_secs_f32()
     ));
+    if tally.failed > 0 {
+        say::say(format!(
+            "{name}: its kernel's messages are in {}",
+            guest.console()?.display()
+        ));
+    }
     Ok(tally)
 }
 
