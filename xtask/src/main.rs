@@ -1,6 +1,62 @@
 //! The project's own tasks: the test machine, the demonstration, the test run.
 
-fn main() {
-    eprintln!("xtask: no task named; see `cargo xtask --help`");
-    std::process::exit(2);
+mod accel;
+mod cache;
+mod cargo;
+mod demo;
+mod distro;
+mod guest;
+mod image;
+mod initramfs;
+mod libtest;
+mod mirror;
+mod packages;
+mod payload;
+mod qemu;
+mod say;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the cgmgr workspace. The guests are small Debian machines in QEMU.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Boot a guest once and run a command in it.
+    Guest(shell::Arguments),
+    /// Build the images of the guests, where they are not built already.
+    Images,
+    /// Run all the tests: natively, and in guests of each kind.
+    Test(test::Arguments),
+    /// Show what cgmgr does on a machine with a real kernel.
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Guest(arguments) => shell::run(&arguments),
+        Task::Images => images(),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn images() -> anyhow::Result<ExitCode> {
+    for image in image::ensure_all(&distro::Distro::ALL)? {
+        say::say(image.disk().display().to_string());
+    }
+    Ok(ExitCode::SUCCESS)
 }

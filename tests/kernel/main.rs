@@ -1,0 +1,10 @@
+//! Tests that need a real kernel with cgroup v2; `cargo xtask test` runs them in its guests.
+//!
+//! The module a test is in says where it runs: `systemd`, `bare` or `hybrid` in guests of that mode, `any` in
+//! systemd and in bare guests. One test runs at a time.
+
+mod any;
+mod bare;
+mod hybrid;
+mod lab;
+mod systemd;

@@ -1,0 +1,43 @@
+//! True of machines that systemd runs.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::lab::{read, variable};
+
+#[test]
+fn systemd_is_pid_1_and_the_machine_is_up() {
+    assert_eq!(read("/proc/1/comm"), "systemd");
+    assert!(Path::new("/run/systemd/system").is_dir());
+    let output = Command::new("systemctl")
+        .args(["is-system-running", "--wait"])
+        .output()
+        .expect("systemctl");
+    let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let failed = Command::new("systemctl")
+        .args(["--failed", "--plain", "--no-legend"])
+        .output()
+        .expect("systemctl");
+    assert_eq!(state, "running", "{}", String::from_utf8_lossy(&failed.stdout));
+}
+
+#[test]
+fn systemd_is_the_version_that_was_asked_for() {
+    let output = Command::new("systemctl")
+        .arg("--version")
+        .output()
+        .expect("systemctl");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = variable("CGMGR_LAB_SYSTEMD").unwrap_or_default();
+    assert!(text.starts_with(&format!("systemd {expected}")), "{text}");
+}
+
+#[test]
+fn a_transient_scope_gets_its_limit() {
+    let script = "cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/pids.max";
+    let output = Command::new("systemd-run")
+        .args(["--quiet", "--scope", "--property=TasksMax=33", "sh", "-c", script])
+        .output()
+        .expect("systemd-run");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "33", "{output:?}");
+}

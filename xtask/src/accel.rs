@@ -1,0 +1,50 @@
+//! Hardware virtualisation or emulation: tried once, then remembered for this kernel and this QEMU.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::qemu::{self, Machine};
+use crate::{cache, packages, say};
+
+const EMULATION: &str = "tcg,thread=multi";
+
+/// The value of QEMU's `-accel` for `machine`.
+pub fn choose(machine: &Machine) -> Result<String> {
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(EMULATION.into());
+    }
+    let memory = cache::dir()?.join("accel");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let here = format!(
+        "{} | {}",
+        kernel.trim(),
+        packages::qemu_version().unwrap_or_default()
+    );
+    if let Some(accel) = recall(&memory, &here) {
+        return Ok(accel);
+    }
+    let _lock = cache::lock("accel")?;
+    if let Some(accel) = recall(&memory, &here) {
+        return Ok(accel);
+    }
+    let works = say::step("trying hardware virtualisation (at most 40 s)", || {
+        qemu::kvm_works(machine.clone())
+    })?;
+    say::say(if works {
+        "/dev/kvm works"
+    } else {
+        "/dev/kvm is there but does not work: emulating"
+    });
+    let accel = if works { "kvm" } else { EMULATION };
+    fs::write(&memory, format!("{here}\n{accel}\n"))?;
+    Ok(accel.into())
+}
+
+/// What was found out before, if it was on this kernel with this QEMU.
+fn recall(memory: &Path, here: &str) -> Option<String> {
+    let text = fs::read_to_string(memory).ok()?;
+    let (known, accel) = text.trim().split_once('\n')?;
+    (known == here).then(|| accel.to_owned())
+}

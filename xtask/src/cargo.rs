@@ -1,0 +1,58 @@
+//! What cargo builds for a guest, and where it put it.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Cargo itself, the one that runs us where there is one.
+pub fn command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The folder of the workspace.
+pub fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}
+
+/// Builds the `cgmgr` command.
+pub fn cgmgr(release: bool) -> Result<PathBuf> {
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    executable(
+        &["build", "--package", "cgmgr", "--bin", "cgmgr"],
+        profile,
+        "cgmgr",
+    )
+}
+
+/// Builds the binary of the kernel tests, without running it.
+pub fn kernel_tests() -> Result<PathBuf> {
+    executable(
+        &["test", "--package", "cgmgr", "--no-run", "--test", "kernel"],
+        &[],
+        "kernel",
+    )
+}
+
+fn executable(arguments: &[&str], profile: &[&str], target: &str) -> Result<PathBuf> {
+    let output = command()
+        .args(arguments)
+        .args(profile)
+        .args(["--message-format=json-render-diagnostics"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == target)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo {} made no executable {target}", arguments.join(" ")))
+}

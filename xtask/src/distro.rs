@@ -1,0 +1,76 @@
+//! The two machines a guest can be.
+
+use clap::ValueEnum;
+
+/// A release of Debian that guests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Distro {
+    /// Linux 6.1 and systemd 252.
+    #[value(name = "12")]
+    Debian12,
+    /// Linux 6.12 and systemd 257.
+    #[value(name = "13")]
+    Debian13,
+}
+
+impl Distro {
+    /// Both of them.
+    pub const ALL: [Distro; 2] = [Distro::Debian12, Distro::Debian13];
+
+    /// `12` or `13`.
+    pub fn number(self) -> &'static str {
+        match self {
+            Distro::Debian12 => "12",
+            Distro::Debian13 => "13",
+        }
+    }
+
+    /// What the mirror calls it.
+    pub fn codename(self) -> &'static str {
+        match self {
+            Distro::Debian12 => "bookworm",
+            Distro::Debian13 => "trixie",
+        }
+    }
+
+    /// The version of its kernel.
+    pub fn kernel(self) -> &'static str {
+        match self {
+            Distro::Debian12 => "6.1",
+            Distro::Debian13 => "6.12",
+        }
+    }
+
+    /// The version of its systemd.
+    pub fn systemd(self) -> &'static str {
+        match self {
+            Distro::Debian12 => "252",
+            Distro::Debian13 => "257",
+        }
+    }
+}
+
+/// What runs as PID 1 and how the cgroups are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// The distribution as it ships, with systemd.
+    Systemd,
+    /// No systemd: a shell as PID 1 in the root of cgroup v2.
+    Bare,
+    /// No systemd, and the controllers are bound to cgroup v1.
+    Hybrid,
+}
+
+impl Mode {
+    /// All three of them.
+    pub const ALL: [Mode; 3] = [Mode::Systemd, Mode::Bare, Mode::Hybrid];
+
+    /// Its name on the command line, which is also the module of the tests that are for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Systemd => "systemd",
+            Mode::Bare => "bare",
+            Mode::Hybrid => "hybrid",
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! `cargo xtask test`: the native tests, then the kernel tests in guests of every kind.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+
+use crate::distro::{Distro, Mode};
+use crate::guest::Guest;
+use crate::libtest::Tally;
+use crate::payload::Payload;
+use crate::{cargo, demo, image, say, shell};
+
+/// What `cargo xtask test` is told.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Run the tests marked as ignored too: the ones that take long
+    #[arg(long)]
+    full: bool,
+    /// Run the kernel tests on this machine instead of in guests; needs root and cgroup v2
+    #[arg(long)]
+    host: bool,
+    /// Only guests of this distribution
+    #[arg(long, value_enum)]
+    distro: Option<Distro>,
+    /// Only guests of this mode
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Boot one guest at a time
+    #[arg(long)]
+    serial: bool,
+}
+
+impl Arguments {
+    fn distros(&self) -> Vec<Distro> {
+        Distro::ALL
+            .into_iter()
+            .filter(|d| self.distro.is_none_or(|only| only == *d))
+            .collect()
+    }
+}
+
+/// Runs everything and closes with the line `N passed, N failed`.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.host {
+        host_mode()?;
+    }
+    let mut total = native(arguments)?;
+    match kernel(arguments) {
+        Ok(tally) => total += tally,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            total.failed += 1;
+        }
+    }
+    if total.ran() == 0 {
+        say::say("no test was run");
+        total.failed += 1;
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The kernel tests, wherever they are to be run.
+fn kernel(arguments: &Arguments) -> Result<Tally> {
+    let binary = cargo::kernel_tests()?;
+    let cgmgr = cargo::cgmgr(false)?;
+    let tests = list(&binary)?;
+    if arguments.host {
+        return on_host(&binary, &cgmgr, &tests, arguments);
+    }
+    image::ensure_all(&arguments.distros())?;
+    in_guests(arguments, &binary, &cgmgr, &tests)
+}
+
+/// `cargo test` on this machine.
+fn native(arguments: &Arguments) -> Result<Tally> {
+    say::say("native tests");
+    let mut command = cargo::command();
+    command.args(["test", "--workspace", "--no-fail-fast", "--"]);
+    command.args(&arguments.filter);
+    if arguments.full {
+        command.arg("--include-ignored");
+    }
+    let tally = count(&mut command, "native")?;
+    say::say(format!(
+        "native: {} passed, {} failed",
+        tally.passed, tally.failed
+    ));
+    Ok(tally)
+}
+
+/// Runs a command that prints as libtest does. A failure that no test accounts for counts as one.
+fn count(command: &mut Command, name: &str) -> Result<Tally> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start the {name} tests"))?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("it has a standard output")?).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == 0 {
+        say::say(format!("{name}: {status}, with no failed test to account for it"));
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// The names of all kernel tests.
+fn list(binary: &Path) -> Result<Vec<String>> {
+    let output = Command::new(binary)
+        .args(["--list", "--format", "terse"])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The tests that are for a mode: those in its own module and, but for hybrid, those in `any`.
+fn select(tests: &[String], mode: Mode, arguments: &Arguments) -> Vec<String> {
+    let of = |name: &str, module: &str| {
+        name.strip_prefix(module)
+            .is_some_and(|rest| rest.starts_with("::"))
+    };
+    let wanted = |name: &&String| {
+        (of(name, mode.name()) || (mode != Mode::Hybrid && of(name, "any")))
+            && arguments.filter.as_ref().is_none_or(|part| name.contains(part))
+    };
+    tests.iter().filter(wanted).cloned().collect()
+}
+
+/// Boots every guest that is asked for, the two distributions side by side.
+fn in_guests(arguments: &Arguments, binary: &Path, cgmgr: &Path, tests: &[String]) -> Result<Tally> {
+    let total = Mutex::new(Tally::default());
+    let boot_all = |distro: Distro| {
+        for mode in Mode::ALL {
+            if arguments.mode.is_some_and(|only| only != mode) {
+                continue;
+            }
+            let guest = Guest::new(distro, mode);
+            let names = select(tests, mode, arguments);
+            if names.is_empty() && arguments.filter.is_some() {
+                continue;
+            }
+            let tally = in_guest(&guest, arguments, binary, cgmgr, &names).unwrap_or_else(|error| {
+                say::say(format!("{}: {error:#}", guest.name()));
+                Tally {
+                    failed: 1,
+                    ..Tally::default()
+                }
+            });
+            if let Ok(mut total) = total.lock() {
+                *total += tally;
+            }
+        }
+    };
+    if arguments.serial {
+        arguments.distros().into_iter().for_each(boot_all);
+    } else {
+        std::thread::scope(|scope| {
+            for distro in arguments.distros() {
+                scope.spawn(move || boot_all(distro));
+            }
+        });
+    }
+    total.into_inner().ok().context("a guest's thread panicked")
+}
+
+/// One boot: the named tests, one at a time.
+fn in_guest(
+    guest: &Guest,
+    arguments: &Arguments,
+    binary: &Path,
+    cgmgr: &Path,
+    names: &[String],
+) -> Result<Tally> {
+    let name = guest.name();
+    if names.is_empty() {
+        bail!("no test is for this mode; a mode that compares nothing has failed");
+    }
+    say::say(format!("booting {name} for {} tests", names.len()));
+    let mut payload = Payload::default();
+    payload.copy("usr/local/bin/cgmgr", cgmgr)?;
+    payload.copy("lab/kernel", binary)?;
+    demo::add_trees(&mut payload)?;
+    let ignored = if arguments.full { "--include-ignored " } else { "" };
+    let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
+    let script = format!(
+        "exec /lab/kernel --test-threads=1 {ignored}--exact {}",
+        words.join(" ")
+    );
+    let mut tally = Tally::default();
+    let outcome = guest.run(payload, &script, |line| {
+        println!("{name} | {line}");
+        tally.read(line);
+    });
+    // What had passed before a guest died stays counted by nobody: the suite has no result.
+    let outcome = outcome?;
+    if tally.suites != 1 || tally.ran() + tally.ignored != names.len() as u32 || tally.ran() == 0 {
+        bail!(
+            "the suite did not run to its end: {} of {} tests ran, exit status {}",
+            tally.ran(),
+            names.len(),
+            outcome.status
+        );
+    }
+    if outcome.status != 0 && tally.failed == 0 {
+        bail!(
+            "exit status {} with no failed test to account for it",
+            outcome.status
+        );
+    }
+    say::say(format!(
+        "{name}: {} passed, {} failed, {} ignored; booted in {:.0} s, {:.0} s in all",
+        tally.passed,
+        tally.failed,
+        tally.ignored,
+        outcome.boot.as_secs_f32(),
+        outcome.total.as_secs_f32()
+    ));
+    if tally.failed > 0 {
+        say::say(format!(
+            "{name}: its kernel's messages are in {}",
+            guest.console()?.display()
+        ));
+    }
+    Ok(tally)
+}
+
+/// The kernel tests on this machine.
+fn on_host(binary: &Path, cgmgr: &Path, tests: &[String], arguments: &Arguments) -> Result<Tally> {
+    let mode = host_mode()?;
+    let names = select(tests, mode, arguments);
+    if names.is_empty() && arguments.filter.is_some() {
+        return Ok(Tally::default());
+    }
+    if names.is_empty() {
+        bail!("no test is for this machine's mode, {}", mode.name());
+    }
+    let mut command = Command::new(binary);
+    command.arg("--test-threads=1").arg("--exact").args(names);
+    if arguments.full {
+        command.arg("--include-ignored");
+    }
+    command.env("CGMGR_LAB_MODE", mode.name());
+    command.env("CGMGR_BIN", cgmgr);
+    command.env("CGMGR_EXAMPLES", cargo::root().join("examples"));
+    command.env("CGMGR_SYSTEMD", cargo::root().join("systemd"));
+    count(&mut command, "kernel")
+}
+
+/// Which mode this machine is in, or what it lacks to run kernel tests itself.
+pub fn host_mode() -> Result<Mode> {
+    let mut missing = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        missing.push("root (you are not)".to_owned());
+    }
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    if controllers.is_empty() {
+        missing.push("cgroup v2 at /sys/fs/cgroup (it is a v1 or hybrid layout, or not mounted)".to_owned());
+    }
+    for controller in ["memory", "cpu", "pids"] {
+        if !controllers.is_empty() && !controllers.split_whitespace().any(|c| c == controller) {
+            missing.push(format!(
+                "the {controller} controller in /sys/fs/cgroup/cgroup.controllers"
+            ));
+        }
+    }
+    if !missing.is_empty() {
+        bail!(
+            "this machine lacks:\n  {}\nhelp: leave out --host to use a guest",
+            missing.join("\n  ")
+        );
+    }
+    Ok(if Path::new("/run/systemd/system").is_dir() {
+        Mode::Systemd
+    } else {
+        Mode::Bare
+    })
+}
