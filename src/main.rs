@@ -1,3 +1,7 @@
 //! The `cgmgr` command. Everything is in [`cgmgr`], the library; only this file exits.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(cgmgr::cli::main(std::env::args_os()))
+}

@@ -1,5 +1,79 @@
-//! The command line. Only this module prints.
+//! The command line. Only this module prints, and only `main.rs` exits.
 
+pub mod apply;
+pub mod args;
 pub mod check;
+pub mod context;
+pub mod down;
 pub mod explain;
+pub mod report;
 pub mod role_file;
+pub mod roles;
+pub mod run;
+
+use args::{Cli, Command};
+use clap::Parser;
+use context::{CommandError, Outcome, colour};
+use std::ffi::OsString;
+use std::io;
+
+/// Runs the command line `args` (the program's name first) and returns the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    log_to_stderr();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Every failure of `run` before its command starts is 125, so that it is told from the command's own 2.
+            let is_run = args
+                .iter()
+                .skip(1)
+                .find(|a| !a.to_string_lossy().starts_with('-'))
+                .is_some_and(|a| a == "run");
+            return match error.exit_code() {
+                0 => 0,
+                _ if is_run => 125,
+                _ => 2,
+            };
+        }
+    };
+    match dispatch(&cli) {
+        Ok(status) => status,
+        // A reader that went away (`cgmgr status | head`) is no failure of ours.
+        Err(error) if error.message.contains("Broken pipe") => 0,
+        Err(error) => {
+            context::say_error(&error);
+            error.status
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Check(args) => roles::check(args, global),
+        Command::Explain(args) => roles::explain(args, global),
+        Command::Plan(args) => apply::plan(args, global),
+        Command::Apply(args) if args.dry_run => apply::plan(args, global),
+        Command::Apply(args) => apply::apply(args, global),
+        Command::Run(args) => Ok(run::run(args, global)),
+        Command::Down(args) => down::down(args, global),
+        other => Err(CommandError::usage(format!("{other:?}"), "")),
+    }
+}
+
+/// Logs to standard error at the level that CGMGR_LOG names (error, warn, info, debug, trace); default: warn.
+fn log_to_stderr() {
+    let level = std::env::var("CGMGR_LOG")
+        .ok()
+        .and_then(|l| l.parse().ok())
+        .unwrap_or(tracing::Level::WARN);
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(colour(clap::ColorChoice::Auto))
+        .with_writer(io::stderr)
+        .without_time()
+        .try_init();
+}

@@ -6,7 +6,6 @@
 
 use super::launch::Running;
 use super::measure::{self, Level, Moment, Usage};
-use super::registry::Registry;
 use super::terminal::Terminal;
 use super::verdict::{self, Evidence, Exit, Oom};
 use crate::kernel::group::read_all;
@@ -379,7 +378,7 @@ fn remove_below(tree: &Tree, path: &GroupPath) {
 
 /// Splits off a process that stays with what is left of a session until it is empty, then removes its group. The
 /// session's lock stays with it. Returns in the caller only.
-pub fn linger(running: Running, tree: &Tree, registry: &Registry) -> Result<(), String> {
+pub fn linger(running: Running, tree: &Tree) -> Result<(), String> {
     let Running {
         name, lock, group, ..
     } = running;
@@ -394,14 +393,14 @@ pub fn linger(running: Running, tree: &Tree, registry: &Registry) -> Result<(), 
         }
         Ok(None) => {
             detach_from_caller();
-            stay_until_empty(&group, &path, tree, &name, registry);
+            stay_until_empty(&group, &path, tree, &name);
             drop(lock);
             std::process::exit(0);
         }
     }
 }
 
-fn stay_until_empty(group: &Group, path: &GroupPath, tree: &Tree, name: &SessionName, _registry: &Registry) {
+fn stay_until_empty(group: &Group, path: &GroupPath, tree: &Tree, name: &SessionName) {
     while group.wait_empty(Duration::from_secs(3600)).is_err() {}
     if let Err(error) = remove(tree, path) {
         tracing::error!("cannot remove session {name}: {error}");

@@ -1,0 +1,260 @@
+//! `plan` and `apply`: what is to be done, shown or done.
+
+use super::args::{ApplyArgs, Global};
+use super::context::{self, CommandError, Outcome, print_json, warn_notice};
+use super::roles;
+use crate::backend::cgroupfs::{Cgroupfs, Written};
+use crate::host::Base;
+use crate::kernel::{Tree, survey};
+use crate::limits::{Part, Settings};
+use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
+use crate::plan::path::{GroupPath, SessionName};
+use crate::plan::receipt::{Entry, Outcome as Held, Receipt, of_read_back, predict};
+use crate::plan::state::{SessionState, Survey};
+use crate::plan::{Plan, Step};
+use crate::role::{Overrides, Role};
+use crate::session::launch::Place;
+use serde_json::{Value as Json, json};
+use std::io::{self, Write};
+
+/// `cgmgr plan` and `cgmgr apply --dry-run`.
+pub fn plan(args: &ApplyArgs, global: &Global) -> Outcome {
+    let place = context::place(global)?;
+    let work = Work::of(args, global, &place)?;
+    let (tree, base) = work.at;
+    if args.json {
+        print_json(&plan_json(&work.plan, &place, tree, base))?;
+    } else {
+        print_plan(&work.plan, tree.mount())?;
+    }
+    Ok(u8::from(!work.plan.refusals.is_empty()))
+}
+
+/// `cgmgr apply`.
+pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
+    let place = context::place(global)?;
+    let work = Work::of(args, global, &place)?;
+    let (tree, base) = work.at;
+    let json = args.json;
+    if !work.plan.refusals.is_empty() {
+        if json {
+            print_json(&plan_json(&work.plan, &place, tree, base))?;
+        }
+        return Err(refused(&work.plan));
+    }
+    if !json {
+        work.plan.warnings.iter().for_each(warn_notice);
+    }
+    carry_out(&work.plan.steps, &place, tree)?;
+    place.registry.sweep();
+    let after = look(&place, tree, base)?;
+    let receipts = receipts(&work.role, &work.sessions(&after, &place), &place, base, &after);
+    if json {
+        let mut value = plan_json(&work.plan, &place, tree, base);
+        value["changed"] = json!(work.plan.steps.len());
+        value["receipt"] = receipts
+            .iter()
+            .flat_map(|(group, receipt)| {
+                receipt.entries.iter().map(move |entry| {
+                    let mut json = entry.to_json();
+                    json["group"] = json!(group.as_str());
+                    json
+                })
+            })
+            .collect();
+        print_json(&value)?;
+    } else {
+        print_receipts(&receipts, &work.plan)?;
+    }
+    Ok(0)
+}
+
+/// Everything a plan is made from, and the plan.
+struct Work<'a> {
+    role: Role,
+    at: (&'a Tree, &'a Base),
+    plan: Plan,
+}
+
+impl<'a> Work<'a> {
+    fn of(args: &ApplyArgs, global: &Global, place: &'a Place) -> Result<Self, CommandError> {
+        let (role, warnings) = roles::read(&args.role, &Overrides::default(), &place.host, global)?;
+        if !args.json {
+            roles::show(&warnings, global);
+        }
+        let at = place.base().ok_or_else(|| match &place.host.base {
+            Err(none) => CommandError::failed(
+                format!("there is nothing to apply limits to: {}", none.why),
+                &none.fix,
+            ),
+            Ok(_) => CommandError::failed(
+                "the process backend keeps no groups: there is nothing to apply limits to",
+                "leave --backend process out",
+            ),
+        })?;
+        let found = look(place, at.0, at.1)?;
+        let of_session = |session: &SessionState| session_settings(&role, session, place);
+        let wanted = Wanted {
+            role: &role.name,
+            settings: &role.settings,
+            session_settings: &of_session,
+            force: args.force,
+        };
+        let plan = plan_apply(&wanted, &place.host, at.1, &found);
+        Ok(Self { role, at, plan })
+    }
+
+    fn sessions(&self, after: &Survey, place: &Place) -> Vec<(GroupPath, Settings)> {
+        let live = after.sessions.iter().filter(|s| is_live_of(s, &self.role.name));
+        live.map(|s| (s.group.clone(), session_settings(&self.role, s, place)))
+            .collect()
+    }
+}
+
+fn session_settings(role: &Role, session: &SessionState, place: &Place) -> Settings {
+    let overrides = session.identity.as_ref().map_or(&[][..], |i| &i.overrides);
+    roles::with_overrides(&role.settings, overrides, &place.host.machine)
+}
+
+/// The hierarchy as it is.
+pub fn look(place: &Place, tree: &Tree, base: &Base) -> Result<Survey, CommandError> {
+    Ok(survey::survey(tree, base, &|name| {
+        place.registry.is_attended(name)
+    })?)
+}
+
+/// Carries steps out with this place's locks; returns what control files held afterwards.
+pub fn carry_out(steps: &[Step], place: &Place, tree: &Tree) -> Result<Vec<Written>, CommandError> {
+    let guard = |name: &SessionName| -> Option<Box<dyn Send>> {
+        place
+            .registry
+            .lock(name)
+            .ok()
+            .flatten()
+            .map(|lock| Box::new(lock) as Box<dyn Send>)
+    };
+    let mut backend = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
+    backend.carry_out(steps)?;
+    Ok(backend.written)
+}
+
+/// The error that says why a plan must not be carried out; further reasons are told first.
+pub fn refused(plan: &Plan) -> CommandError {
+    let (last, first) = plan.refusals.split_last().expect("a refused plan has a refusal");
+    for refusal in first {
+        context::say_error(&CommandError {
+            status: 1,
+            message: refusal.message.clone(),
+            help: refusal.help.clone(),
+        });
+    }
+    CommandError {
+        status: 1,
+        message: last.message.clone(),
+        help: last.help.clone(),
+    }
+}
+
+/// What is in force, read from the kernel, for both parts and each live session of the role.
+fn receipts(
+    role: &Role,
+    sessions: &[(GroupPath, Settings)],
+    place: &Place,
+    base: &Base,
+    after: &Survey,
+) -> Vec<(GroupPath, Receipt)> {
+    let mut all = Vec::new();
+    for (part, group) in [(Part::Agent, &base.agent), (Part::Workloads, &base.workloads)] {
+        let files = after.group(group).map(|s| &s.files);
+        all.push((group.clone(), receipt(&role.settings, part, files, place)));
+    }
+    for (group, settings) in sessions {
+        let files = after
+            .sessions
+            .iter()
+            .find(|s| s.group == *group)
+            .map(|s| &s.state.files);
+        all.push((group.clone(), receipt(settings, Part::Session, files, place)));
+    }
+    all
+}
+
+fn receipt(
+    settings: &Settings,
+    part: Part,
+    files: Option<&std::collections::BTreeMap<&'static str, String>>,
+    place: &Place,
+) -> Receipt {
+    let mut receipt = Receipt::default();
+    for setting in settings.part(part) {
+        let foretold = predict(setting, &place.host, place.backend, &[]);
+        let found = setting.knob.file.and_then(|f| files?.get(f));
+        let outcome = match (foretold, setting.knob.file, found, setting.text()) {
+            (Held::Enforced, Some(_), Some(found), Some(wanted)) => {
+                of_read_back(setting, &wanted, found, place.host.machine.page_size)
+            }
+            (Held::Enforced, Some(file), None, _) => Held::NotEnforced {
+                why: format!("there is no {file}"),
+            },
+            // Set on each process as it starts: nothing that `apply` could do.
+            (Held::Enforced, None, _, _) => continue,
+            (other, ..) => other,
+        };
+        receipt.note(setting, outcome);
+    }
+    receipt
+}
+
+fn print_receipts(receipts: &[(GroupPath, Receipt)], plan: &Plan) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    match plan.steps.len() {
+        0 => writeln!(out, "everything is as declared: nothing changed")?,
+        n => writeln!(out, "done: {}", crate::text::count(n as u64, "step", "steps"))?,
+    }
+    for (group, receipt) in receipts.iter().filter(|(_, r)| !r.entries.is_empty()) {
+        writeln!(out, "{group}")?;
+        for Entry {
+            knob,
+            requested,
+            outcome,
+        } in &receipt.entries
+        {
+            writeln!(out, "  {:<24} {:<16} {outcome}", knob.knob().key, requested)?;
+        }
+    }
+    Ok(())
+}
+
+/// A plan with where it applies.
+pub fn plan_json(plan: &Plan, place: &Place, tree: &Tree, base: &Base) -> Json {
+    let mut value = plan.to_json(tree.mount());
+    value["backend"] = json!(place.backend.name());
+    value["mount"] = json!(tree.mount());
+    value["base"] = json!(base.group.as_str());
+    value
+}
+
+/// A plan for people: each step with its undo.
+pub fn print_plan(plan: &Plan, mount: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    if plan.is_empty() {
+        writeln!(out, "nothing to do: everything is as declared")?;
+    }
+    for step in &plan.steps {
+        writeln!(out, "{}", step.line(mount))?;
+        match step.undo() {
+            Some(undo) => writeln!(out, "    undo: {}", undo.line(mount))?,
+            None => writeln!(out, "    no undo")?,
+        }
+    }
+    drop(out);
+    plan.warnings.iter().for_each(warn_notice);
+    for refusal in &plan.refusals {
+        context::say_error(&CommandError {
+            status: 1,
+            message: refusal.message.clone(),
+            help: refusal.help.clone(),
+        });
+    }
+    Ok(())
+}

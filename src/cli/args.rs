@@ -1,0 +1,394 @@
+//! The command line's definition: what can be typed, and nothing of what it does.
+
+use crate::limits::KnobId;
+use crate::role::Overrides;
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXIT_STATUS: &str = "\
+Exit status of `run`: the command's own; 128+n if signal n ended it; 125 cgmgr failed, 126 the command
+cannot be executed, 127 it was not found; 3 with --require-limits where something cannot be enforced.
+Others: 0 done, 1 failed, 2 usage or invalid role.";
+
+/// Give every session on a workspace machine its own limits, keep the agent alive, and say what happened.
+#[derive(Debug, Parser)]
+#[command(name = "cgmgr", version, about, max_term_width = 100, styles = STYLES, after_help = EXIT_STATUS)]
+#[command(disable_help_subcommand = true, help_expected = true)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// When to colour what is shown; NO_COLOR turns it off too
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub color: ColorChoice,
+    /// Who carries limits out: cgroupfs (files of cgroup v2), process (priorities and rlimits only), or auto
+    #[arg(
+        long,
+        global = true,
+        value_name = "BACKEND",
+        default_value = "auto",
+        env = "CGMGR_BACKEND"
+    )]
+    #[arg(help_heading = "Global options")]
+    pub backend: BackendChoice,
+    /// The group below which cgmgr may make its own, as a path in the hierarchy (e.g. /delegated)
+    #[arg(
+        long,
+        global = true,
+        value_name = "GROUP",
+        env = "CGMGR_CGROUP_ROOT",
+        help_heading = "Global options"
+    )]
+    pub cgroup_root: Option<String>,
+}
+
+/// Who carries limits out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// cgroupfs where this process may use it, process otherwise
+    Auto,
+    /// Files of cgroup v2
+    Cgroupfs,
+    /// nice, oom_score_adj, rlimits, CPU affinity
+    Process,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Validate role files and print every mistake; needs no rights
+    Check(CheckArgs),
+    /// Show each knob of a role: value, origin, kernel file, systemd property, what this host does with it
+    Explain(ExplainArgs),
+    /// Print the exact steps that `apply` would take, and their undo
+    Plan(ApplyArgs),
+    /// Make the machine as a role declares it: the two parts, ceilings, protection, its live sessions
+    Apply(ApplyArgs),
+    /// Run a command in a session of its own, under limits
+    Run(Box<RunArgs>),
+    /// Show the sessions and their parts, use against limit
+    Status(StatusArgs),
+    /// End a session: SIGTERM, ten seconds, then kill
+    Stop(SessionArgs),
+    /// Kill a session's whole tree at once, and wait until it is empty
+    Kill(SessionArgs),
+    /// Wait for a session to end; for a detached one return its exit status
+    Wait(WaitArgs),
+    /// Undo exactly what cgmgr made, nothing else
+    Down(DownArgs),
+    /// Say what this host can enforce, with one line of remedy per finding
+    Doctor(JsonArgs),
+    /// Put cgmgr's units in place on a systemd machine
+    Install(InstallArgs),
+    /// Take away what `install` put in place
+    Uninstall(UninstallArgs),
+    /// Hold a delegated unit open (started by cgmgr-sessions.service)
+    #[command(hide = true)]
+    Anchor,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Role files; - is standard input
+    #[arg(required = true, value_name = "ROLE")]
+    pub roles: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Role file; - is standard input
+    #[arg(value_name = "ROLE")]
+    pub role: PathBuf,
+    /// Print JSON: an array with one object per knob
+    #[arg(long)]
+    pub json: bool,
+    /// Limits over the role's.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// `plan` and `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Role file; - is standard input
+    #[arg(value_name = "ROLE")]
+    pub role: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Only print the steps (what `plan` does)
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Lower a memory_max even below what is in use: the kernel then kills at once
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Role file with the limits
+    #[arg(long, short, value_name = "ROLE")]
+    pub role: Option<PathBuf>,
+    /// The session's name; default: the role's name, or the command's, with the first free number
+    #[arg(long, short, value_name = "NAME", allow_hyphen_values = true)]
+    pub name: Option<OsString>,
+    /// Leave the session running, print its name and return
+    #[arg(long, short, conflicts_with = "exec")]
+    pub detach: bool,
+    /// Where a detached session's output goes (appended); default: /dev/null
+    #[arg(long, value_name = "FILE", requires = "detach")]
+    pub log: Option<PathBuf>,
+    /// Become the command instead of staying beside it: no verdict, and the next command removes the group
+    #[arg(long)]
+    pub exec: bool,
+    /// Run the command as this user (name or number; needs root)
+    #[arg(long, short, value_name = "USER")]
+    pub user: Option<String>,
+    /// Say on standard error what the session used
+    #[arg(long)]
+    pub summary: bool,
+    /// Write everything about the session as JSON to this file when it has ended
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Start nothing where something declared cannot be enforced (exit status 3)
+    #[arg(long)]
+    pub require_limits: bool,
+    /// When the command has ended, end what it left behind: SIGTERM, ten seconds, then kill
+    #[arg(long)]
+    pub kill_leftover: bool,
+    /// Close every inherited descriptor above 2; reset CPU affinity and scheduling policy
+    #[arg(long)]
+    pub close_fds: bool,
+    /// Say nothing but errors and OOM kills
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Limits over the role's.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// Limits by flag: each takes what the role file takes for that knob.
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "Limits (over the role's)")]
+pub struct LimitArgs {
+    /// Above this the kernel reclaims and slows down (e.g. 12GiB, 50%)
+    #[arg(long, value_name = "SIZE")]
+    pub memory_high: Option<String>,
+    /// Above this the kernel kills (e.g. 16GiB, 60%, max)
+    #[arg(long, value_name = "SIZE")]
+    pub memory_max: Option<String>,
+    /// Swap; 0 unless given where memory_max is set
+    #[arg(long, value_name = "SIZE")]
+    pub memory_swap_max: Option<String>,
+    /// CPU time per time (e.g. 3, 1.5, 300%)
+    #[arg(long, value_name = "CPUS")]
+    pub cpus: Option<String>,
+    /// Share of CPU time under contention, 1 to 10000
+    #[arg(long, value_name = "WEIGHT")]
+    pub cpu_weight: Option<String>,
+    /// Share of I/O under contention, 1 to 10000
+    #[arg(long, value_name = "WEIGHT")]
+    pub io_weight: Option<String>,
+    /// Most processes and threads at once
+    #[arg(long, value_name = "N")]
+    pub pids: Option<String>,
+    /// Most open files per process
+    #[arg(long, value_name = "N")]
+    pub nofile: Option<String>,
+    /// Nice value: absolute, or with a sign relative to the caller's
+    #[arg(long, value_name = "NICE", allow_hyphen_values = true)]
+    pub nice: Option<String>,
+    /// oom_score_adj, -1000 to 1000
+    #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
+    pub oom_score_adj: Option<String>,
+    /// Kill the whole session where the kernel would kill one process of it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub oom_group: Option<String>,
+}
+
+impl LimitArgs {
+    /// Knob, text and flag of each limit that was given.
+    pub fn given(&self) -> Vec<(KnobId, &str, &'static str)> {
+        let all = [
+            (KnobId::MemoryHigh, &self.memory_high, "--memory-high"),
+            (KnobId::MemoryMax, &self.memory_max, "--memory-max"),
+            (KnobId::MemorySwapMax, &self.memory_swap_max, "--memory-swap-max"),
+            (KnobId::Cpus, &self.cpus, "--cpus"),
+            (KnobId::CpuWeight, &self.cpu_weight, "--cpu-weight"),
+            (KnobId::IoWeight, &self.io_weight, "--io-weight"),
+            (KnobId::Pids, &self.pids, "--pids"),
+            (KnobId::Nofile, &self.nofile, "--nofile"),
+            (KnobId::Nice, &self.nice, "--nice"),
+            (KnobId::OomScoreAdj, &self.oom_score_adj, "--oom-score-adj"),
+            (KnobId::OomGroup, &self.oom_group, "--oom-group"),
+        ];
+        all.into_iter()
+            .filter_map(|(id, text, flag)| Some((id, text.as_deref()?, flag)))
+            .collect()
+    }
+
+    /// The same for resolving a role.
+    pub fn overrides(&self) -> Overrides {
+        let mut overrides = Overrides::default();
+        for (id, text, flag) in self.given() {
+            overrides.push(id, text, flag);
+        }
+        overrides
+    }
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this session
+    #[arg(value_name = "SESSION")]
+    pub session: Option<OsString>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stop` and `kill`.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    /// The sessions
+    #[arg(required = true, value_name = "SESSION", action = ArgAction::Append)]
+    pub sessions: Vec<OsString>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// The session
+    #[arg(value_name = "SESSION")]
+    pub session: OsString,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// End sessions that still run
+    #[arg(long)]
+    pub kill: bool,
+    /// Only print the steps
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands that take nothing else.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `install`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The static unit for sessions and the two slices only: what this version installs
+    #[arg(long, required = true)]
+    pub minimal: bool,
+    /// Only print what would be written
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Put the files in place without starting anything (for images); below this directory if given
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "/")]
+    pub root: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Only print what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_limit_of_a_session_has_its_flag() {
+        let run = Cli::command();
+        let run = run.find_subcommand("run").unwrap();
+        let session = crate::limits::KNOBS
+            .iter()
+            .filter(|k| k.part == crate::limits::Part::Session);
+        for knob in session.filter(|k| k.in_this_version) {
+            let flag = knob.key.replace('_', "-");
+            assert!(
+                run.get_arguments().any(|a| a.get_long() == Some(&flag)),
+                "--{flag}"
+            );
+        }
+    }
+
+    #[test]
+    fn everything_behind_the_command_is_the_commands() {
+        let cli = Cli::parse_from(["cgmgr", "run", "--cpus", "2", "make", "-j8", "--help"]);
+        let Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.command, ["make", "-j8", "--help"]);
+        assert_eq!(run.limits.given(), [(KnobId::Cpus, "2", "--cpus")]);
+    }
+}

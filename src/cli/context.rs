@@ -1,0 +1,182 @@
+//! What commands share: the place where sessions are made, and how things are said.
+
+use super::args::{BackendChoice, Global};
+use crate::host::Host;
+use crate::kernel::group::Tree;
+use crate::kernel::probe;
+use crate::plan::path::GroupPath;
+use crate::plan::receipt::Backend;
+use crate::plan::step::Notice;
+use crate::session::launch::Place;
+use crate::session::registry::Registry;
+use clap::ColorChoice;
+use serde_json::{Value as Json, json};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+/// A failure of a command, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandError {
+    /// The exit status.
+    pub status: u8,
+    /// What, where and why.
+    pub message: String,
+    /// One line of remedy.
+    pub help: Option<String>,
+}
+
+impl CommandError {
+    /// Exit status 1: it failed.
+    pub fn failed(message: impl fmt::Display, help: impl Into<String>) -> Self {
+        Self {
+            status: 1,
+            message: message.to_string(),
+            help: Some(help.into()),
+        }
+    }
+
+    /// Exit status 2: what was typed cannot be meant.
+    pub fn usage(message: impl fmt::Display, help: impl Into<String>) -> Self {
+        Self {
+            status: 2,
+            ..Self::failed(message, help)
+        }
+    }
+}
+
+impl From<crate::kernel::KernelError> for CommandError {
+    fn from(error: crate::kernel::KernelError) -> Self {
+        Self::failed(&error, error.help())
+    }
+}
+
+impl From<crate::backend::cgroupfs::Failure> for CommandError {
+    fn from(failure: crate::backend::cgroupfs::Failure) -> Self {
+        Self::failed(&failure, failure.error.help())
+    }
+}
+
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        Self::failed(error, "is the output closed, or the disk full?")
+    }
+}
+
+/// The result of a command: its exit status.
+pub type Outcome = Result<u8, CommandError>;
+
+/// The base the user named, if he did.
+pub fn named_base(global: &Global) -> Result<Option<GroupPath>, CommandError> {
+    let Some(text) = &global.cgroup_root else {
+        return Ok(None);
+    };
+    // A path as it is seen in the file system means the same group.
+    let within = match probe::hierarchy().mount() {
+        Some(mount) => text
+            .strip_prefix(mount.point.as_str())
+            .filter(|rest| rest.is_empty() || rest.starts_with('/')),
+        None => None,
+    };
+    let within = within.map(|rest| if rest.is_empty() { "/" } else { rest });
+    GroupPath::new(within.unwrap_or(text)).map(Some).ok_or_else(|| {
+        CommandError::usage(
+            format!(
+                "--cgroup-root `{}` is not a group's path",
+                crate::text::escape(text)
+            ),
+            "give an absolute path in the hierarchy without `..`, e.g. /delegated",
+        )
+    })
+}
+
+/// The host and the backend in force.
+pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
+    let host = probe::host(named_base(global)?.as_ref());
+    let backend = match (global.backend, &host.base) {
+        (BackendChoice::Process, _) => Backend::Process,
+        (BackendChoice::Auto, Err(_)) if global.cgroup_root.is_none() => Backend::Process,
+        (BackendChoice::Auto | BackendChoice::Cgroupfs, Ok(_)) => Backend::Cgroupfs,
+        (BackendChoice::Auto | BackendChoice::Cgroupfs, Err(none)) => {
+            return Err(CommandError::failed(
+                format!("the cgroupfs backend cannot be used: {}", none.why),
+                &none.fix,
+            ));
+        }
+    };
+    Ok((host, backend))
+}
+
+/// The place where sessions are made.
+pub fn place(global: &Global) -> Result<Place, CommandError> {
+    let (host, backend) = host(global)?;
+    let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
+        (Ok(base), Backend::Cgroupfs, Some(mount)) => {
+            let tree = Tree::open(&mount.point)?;
+            // The base's id names it across mounts and namespaces.
+            let id = tree.group(&base.group)?.id()?;
+            (Some(tree), format!("base-{id:x}"))
+        }
+        _ => (None, "process".to_owned()),
+    };
+    let registry = Registry::open(&scope).map_err(|error| {
+        CommandError::failed(
+            format!("cannot use the runtime directory: {error}"),
+            "name a private one with CGMGR_RUNTIME_DIR",
+        )
+    })?;
+    Ok(Place {
+        host,
+        backend,
+        tree,
+        registry,
+    })
+}
+
+/// Whether what goes to standard error may be coloured.
+pub fn colour(choice: ColorChoice) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        }
+    }
+}
+
+/// One line of cgmgr's on standard error. A closed one is nobody's business.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "cgmgr: {line}");
+}
+
+/// An error, with its remedy below.
+pub fn say_error(error: &CommandError) {
+    say(format_args!("error: {}", error.message));
+    if let Some(help) = &error.help {
+        let _ = writeln!(io::stderr(), "  help: {help}");
+    }
+}
+
+/// A warning.
+pub fn warn(line: impl fmt::Display) {
+    say(format_args!("warning: {line}"));
+}
+
+/// A notice as a warning, with its remedy.
+pub fn warn_notice(notice: &Notice) {
+    warn(&notice.message);
+    if let Some(help) = &notice.help {
+        let _ = writeln!(io::stderr(), "  help: {help}");
+    }
+}
+
+/// A JSON value on standard output.
+pub fn print_json(value: &Json) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{value:#}")?;
+    Ok(())
+}
+
+/// An error for a program.
+pub fn error_json(error: &CommandError) -> Json {
+    json!({ "error": error.message, "help": error.help })
+}

@@ -1,0 +1,55 @@
+//! `down`: takes away exactly what cgmgr made.
+
+use super::apply::{carry_out, look, plan_json, print_plan, refused};
+use super::args::{DownArgs, Global};
+use super::context::{self, CommandError, Outcome, print_json, warn_notice};
+use crate::plan::down::plan as plan_down;
+use std::io::{self, Write};
+
+/// `cgmgr down`.
+pub fn down(args: &DownArgs, global: &Global) -> Outcome {
+    let place = context::place(global)?;
+    let Some((tree, base)) = place.base() else {
+        return match &place.host.base {
+            // Sessions of the process backend leave nothing behind that could be taken away.
+            Err(_) => {
+                place.registry.sweep();
+                writeln!(io::stdout(), "nothing to do: cgmgr has made no groups here")?;
+                Ok(0)
+            }
+            Ok(_) => Err(CommandError::usage(
+                "the process backend makes no groups",
+                "leave --backend process out",
+            )),
+        };
+    };
+    let plan = plan_down(base, &look(&place, tree, base)?, args.kill);
+    if args.json {
+        print_json(&plan_json(&plan, &place, tree, base))?;
+    } else if args.dry_run {
+        print_plan(&plan, tree.mount())?;
+    }
+    if args.dry_run {
+        return Ok(u8::from(!plan.refusals.is_empty()));
+    }
+    if !plan.refusals.is_empty() {
+        return Err(refused(&plan));
+    }
+    if !args.json {
+        plan.warnings.iter().for_each(warn_notice);
+    }
+    carry_out(&plan.steps, &place, tree)?;
+    place.registry.sweep();
+    place.registry.remove_if_empty();
+    if !args.json {
+        match plan.steps.len() {
+            0 => writeln!(io::stdout(), "nothing to do: cgmgr has made no groups here")?,
+            n => writeln!(
+                io::stdout(),
+                "done: {}",
+                crate::text::count(n as u64, "step", "steps")
+            )?,
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,479 @@
+//! `run`: one command in a session of its own.
+
+use super::args::{Global, RunArgs};
+use super::context::{self, CommandError};
+use super::{report, roles};
+use crate::kernel::sys;
+use crate::plan::path::SessionName;
+use crate::role::{Diagnostic, Role};
+use crate::session::command::User;
+use crate::session::launch::{self, FailureKind, LaunchError, Place, Request, Running};
+use crate::session::supervise::{self, Ended, Supervisor};
+use crate::session::tell::{self, About};
+use crate::session::terminal::Terminal;
+use rustix::fd::OwnedFd;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// `cgmgr run`: the exit status.
+pub fn run(args: &RunArgs, global: &Global) -> u8 {
+    let mut report = match args.report.as_deref().map(open_report).transpose() {
+        Ok(report) => report,
+        Err(error) => return fail(&error, &mut None),
+    };
+    match prepare(args, global) {
+        Ok(ready) if args.detach => detach(ready, report),
+        Ok(ready) if args.exec => fail(
+            &launch::launch_exec(ready.request(None, None), &ready.place),
+            &mut report,
+        ),
+        Ok(ready) => attend(ready, &mut report),
+        Err(error) => fail(&error, &mut report),
+    }
+}
+
+/// Everything that was read and checked before anything is done.
+struct Ready<'a> {
+    args: &'a RunArgs,
+    place: Place,
+    role: Role,
+    name: Option<SessionName>,
+    stem: SessionName,
+    user: Option<User>,
+    log: Option<File>,
+}
+
+fn cgmgr_failed(message: impl Into<String>, help: impl Into<String>) -> LaunchError {
+    LaunchError {
+        kind: FailureKind::Cgmgr,
+        message: message.into(),
+        help: Some(help.into()),
+    }
+}
+
+impl From<CommandError> for LaunchError {
+    fn from(error: CommandError) -> Self {
+        Self {
+            kind: FailureKind::Cgmgr,
+            message: error.message,
+            help: error.help,
+        }
+    }
+}
+
+fn prepare<'a>(args: &'a RunArgs, global: &Global) -> Result<Ready<'a>, LaunchError> {
+    let name = args.name.as_ref().map(|n| session_name(n)).transpose()?;
+    let user = args.user.as_deref().map(User::find).transpose();
+    let user = user.map_err(|m| cgmgr_failed(m, "give a login name or a number that this machine knows"))?;
+    let place = context::place(global)?;
+    let (role, warnings) = read_role(args, &place, global)?;
+    if !args.quiet {
+        roles::show(&warnings, global);
+    }
+    if user.is_some() && place.host.euid != 0 {
+        return Err(cgmgr_failed(
+            "--user needs root: only root can become another user",
+            "run cgmgr as root",
+        ));
+    }
+    let log = args.log.as_deref().map(open_log).transpose()?;
+    let stem = match &args.role {
+        Some(_) => SessionName::from_text(&role.name),
+        None => {
+            let program = Path::new(&args.command[0]).file_name().unwrap_or_default();
+            SessionName::from_text(&program.to_string_lossy())
+        }
+    };
+    Ok(Ready {
+        args,
+        place,
+        role,
+        name,
+        stem,
+        user,
+        log,
+    })
+}
+
+/// The name of a session as it was typed.
+pub fn session_name(typed: &OsString) -> Result<SessionName, LaunchError> {
+    let text = typed.to_str().ok_or_else(|| {
+        cgmgr_failed(
+            format!(
+                "session name `{}` is not UTF-8",
+                crate::text::escape(&typed.to_string_lossy())
+            ),
+            "only A-Z a-z 0-9 : _ . - are allowed",
+        )
+    })?;
+    SessionName::new(text).map_err(|message| cgmgr_failed(message, "e.g. --name rust-3"))
+}
+
+fn read_role(args: &RunArgs, place: &Place, global: &Global) -> Result<(Role, Vec<Diagnostic>), LaunchError> {
+    let overrides = args.limits.overrides();
+    let read = match &args.role {
+        Some(path) => roles::read(path, &overrides, &place.host, global),
+        None => roles::of_flags(&overrides, &place.host, global),
+    };
+    Ok(read?)
+}
+
+fn open_report(path: &Path) -> Result<File, LaunchError> {
+    let created = File::options().write(true).create(true).truncate(true).open(path);
+    created.map_err(|e| {
+        cgmgr_failed(
+            format!(
+                "cannot write the report {}: {e}",
+                crate::text::escape(&path.to_string_lossy())
+            ),
+            "name a file in a directory that you can write",
+        )
+    })
+}
+
+fn open_log(path: &Path) -> Result<File, LaunchError> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map_err(|e| {
+        cgmgr_failed(
+            format!(
+                "cannot open the log {}: {e}",
+                crate::text::escape(&path.to_string_lossy())
+            ),
+            "name a file in a directory that you can write",
+        )
+    })
+}
+
+impl Ready<'_> {
+    fn request(&self, stdio: Option<[OwnedFd; 3]>, mask: Option<sys::Mask>) -> Request<'_> {
+        let given = self.args.limits.given();
+        Request {
+            name: self.name.clone(),
+            stem: self.stem.clone(),
+            role: self.args.role.as_ref().map(|_| self.role.name.clone()),
+            role_file: self.args.role.as_ref().map(|p| p.to_string_lossy().into_owned()),
+            settings: &self.role.settings,
+            overrides: given
+                .iter()
+                .map(|(id, text, _)| (id.knob().key.to_owned(), (*text).to_owned()))
+                .collect(),
+            argv: self.args.command.clone(),
+            user: self.user.clone(),
+            close_fds: self.args.close_fds,
+            stdio,
+            detached: self.args.detach,
+            mask,
+            require_limits: self.args.require_limits,
+        }
+    }
+
+    fn role_file(&self) -> Option<String> {
+        self.args
+            .role
+            .as_ref()
+            .map(|p| crate::text::escape(&p.to_string_lossy()))
+    }
+
+    /// Standard streams of a detached session.
+    fn detached_stdio(&self) -> io::Result<[OwnedFd; 3]> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let out = match &self.log {
+            Some(log) => log.try_clone()?,
+            None => null.try_clone()?,
+        };
+        Ok([null.into(), out.try_clone()?.into(), out.into()])
+    }
+}
+
+fn fail(error: &LaunchError, report: &mut Option<File>) -> u8 {
+    let status = error.kind.status();
+    context::say_error(&CommandError {
+        status,
+        message: error.message.clone(),
+        help: error.help.clone(),
+    });
+    write_report(report, &report::of_failure(error));
+    status
+}
+
+fn write_report(report: &mut Option<File>, value: &serde_json::Value) {
+    if let Some(mut file) = report.take()
+        && let Err(error) = writeln!(file, "{value:#}")
+    {
+        context::say(format_args!("error: cannot write the report: {error}"));
+    }
+}
+
+/// In the foreground: stays beside the session until its command has ended.
+fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
+    let (signals, mask) = match supervise::block_signals() {
+        Ok(blocked) => blocked,
+        Err(errno) => {
+            let error = cgmgr_failed(
+                format!("cannot take signals by descriptor: {errno}"),
+                "raise the open-file limit",
+            );
+            return fail(&error, report);
+        }
+    };
+    supervise::adopt_orphans();
+    let terminal = Terminal::open();
+    let mut running = match launch::launch(ready.request(None, Some(mask)), &ready.place) {
+        Ok(running) => running,
+        Err(error) => return fail(&error, report),
+    };
+    let mut notes = notes(&running);
+    if !ready.args.quiet {
+        notes.iter().for_each(context::warn);
+    }
+    let ended = watch(&ready, &mut running, &signals, terminal, &mut |line| {
+        context::say(line)
+    });
+    finish(&ready, running, ended, report, &mut notes)
+}
+
+/// What is to be said about a session that has just started.
+fn notes(running: &Running) -> Vec<String> {
+    let mut notes = running.warnings.clone();
+    // Inside another session every knob is the outer one's, which the first note says.
+    if running.lock.is_some() {
+        notes.extend(tell::unconfined(&running.receipt));
+    }
+    notes
+}
+
+fn watch(
+    ready: &Ready<'_>,
+    running: &mut Running,
+    signals: &nix::sys::signalfd::SignalFd,
+    terminal: Option<Terminal>,
+    say: &mut dyn FnMut(&str),
+) -> Ended {
+    let (name, file) = (running.name.to_string(), ready.role_file());
+    let about = About {
+        session: &name,
+        role_file: file.as_deref(),
+    };
+    Supervisor {
+        tree: ready.place.tree.as_ref(),
+        signals,
+        terminal,
+        on_oom: &mut |oom| say(&tell::oom_goes_on(&about, oom)),
+        kill_left: ready.args.kill_leftover,
+    }
+    .watch(running)
+}
+
+/// What must be said about a session's end.
+fn story(ready: &Ready<'_>, running: &Running, ended: &Ended) -> Vec<String> {
+    let (name, file) = (running.name.to_string(), ready.role_file());
+    let about = About {
+        session: &name,
+        role_file: file.as_deref(),
+    };
+    let mut story = Vec::new();
+    if let Some(oom) = &ended.oom {
+        story.push(tell::oom_at_end(&about, ended, oom));
+    }
+    story.extend(ended.warnings.iter().map(|w| format!("{name}: {w}")));
+    if !ended.left.is_empty() && !ready.args.quiet {
+        story.push(tell::left_over(&about, &ended.left, running.group.is_some()));
+    }
+    if ready.args.summary {
+        story.push(tell::summary(&about, ended));
+    }
+    story
+}
+
+fn finish(
+    ready: &Ready<'_>,
+    running: Running,
+    ended: Ended,
+    report: &mut Option<File>,
+    notes: &mut Vec<String>,
+) -> u8 {
+    let status = ended.exit.status();
+    story(ready, &running, &ended).iter().for_each(context::say);
+    notes.extend(ended.warnings.iter().cloned());
+    write_report(report, &report::of_session(&running, &ended, notes));
+    if let Err(message) = put_away(ready, running, &ended) {
+        context::warn(message);
+    }
+    status
+}
+
+/// Removes the session's group, or leaves a process with what lives on in it.
+fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended) -> Result<(), String> {
+    let registry = &ready.place.registry;
+    let (Some(tree), Some((_, path))) = (&ready.place.tree, &running.group) else {
+        if running.lock.is_some() && !running.record.detached {
+            registry.forget(&running.name);
+        }
+        return Ok(());
+    };
+    if ended.left.is_empty() {
+        return supervise::remove(tree, path);
+    }
+    supervise::linger(running, tree)
+}
+
+/// What the process that stays tells the one that returns.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Word {
+    Started {
+        name: String,
+        notes: Vec<String>,
+    },
+    Failed {
+        status: u8,
+        message: String,
+        help: Option<String>,
+    },
+}
+
+/// Leaves the session running under a process of its own, and returns once its command has been executed.
+fn detach(ready: Ready<'_>, report: Option<File>) -> u8 {
+    let mut report = report;
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (reader, writer) = match pipe {
+        Ok((reader, writer)) => (File::from(reader), File::from(writer)),
+        Err(e) => {
+            return fail(
+                &cgmgr_failed(format!("cannot make a pipe: {e}"), "raise the open-file limit"),
+                &mut report,
+            );
+        }
+    };
+    match sys::fork() {
+        Err(e) => fail(
+            &cgmgr_failed(
+                format!("cannot leave a process behind: {e}"),
+                "end other processes",
+            ),
+            &mut report,
+        ),
+        Ok(None) => {
+            drop(reader);
+            stay(ready, report, writer);
+            std::process::exit(0)
+        }
+        Ok(Some(_)) => {
+            drop(writer);
+            hear(reader, ready.args.quiet)
+        }
+    }
+}
+
+fn hear(mut reader: File, quiet: bool) -> u8 {
+    let mut text = String::new();
+    let _ = reader.read_to_string(&mut text);
+    match serde_json::from_str(&text) {
+        Ok(Word::Started { name, notes }) => {
+            if !quiet {
+                notes.iter().for_each(context::warn);
+            }
+            // The session runs whether or not anybody reads its name.
+            let _ = writeln!(io::stdout(), "{name}");
+            0
+        }
+        Ok(Word::Failed {
+            status,
+            message,
+            help,
+        }) => {
+            context::say_error(&CommandError {
+                status,
+                message,
+                help,
+            });
+            status
+        }
+        Err(_) => {
+            let message = "the process that was to stay with the session ended without a word".into();
+            context::say_error(&CommandError {
+                status: 125,
+                message,
+                help: None,
+            });
+            125
+        }
+    }
+}
+
+/// The process that stays with a detached session. It says once how the launch went, then is silent: what happens goes
+/// into the session's record.
+fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
+    let mut say = move |word: &Word| {
+        let _ = writer.write_all(serde_json::to_string(word).unwrap_or_default().as_bytes());
+        // Closing it is what lets the caller return.
+    };
+    let launched = (|| {
+        let stdio = ready
+            .detached_stdio()
+            .map_err(|e| cgmgr_failed(format!("cannot open /dev/null: {e}"), "check /dev"))?;
+        let (signals, mask) = supervise::block_signals().map_err(|e| {
+            cgmgr_failed(
+                format!("cannot take signals by descriptor: {e}"),
+                "raise the open-file limit",
+            )
+        })?;
+        supervise::adopt_orphans();
+        let running = launch::launch(ready.request(Some(stdio), Some(mask)), &ready.place)?;
+        Ok::<_, LaunchError>((signals, running))
+    })();
+    let (signals, mut running) = match launched {
+        Ok(started) => started,
+        Err(error) => {
+            write_report(&mut report, &report::of_failure(&error));
+            say(&Word::Failed {
+                status: error.kind.status(),
+                message: error.message,
+                help: error.help,
+            });
+            return;
+        }
+    };
+    let mut notes = notes(&running);
+    say(&Word::Started {
+        name: running.name.to_string(),
+        notes: notes.clone(),
+    });
+    drop(say);
+    supervise::detach_from_caller();
+    let mut told = Vec::new();
+    let ended = watch(&ready, &mut running, &signals, None, &mut |line| {
+        told.push(line.to_owned())
+    });
+    told.extend(story(&ready, &running, &ended));
+    notes.extend(ended.warnings.iter().cloned());
+    write_report(&mut report, &report::of_session(&running, &ended, &notes));
+    running.record.status = Some(ended.exit.status());
+    running.record.story = told;
+    if let Err(error) = ready.place.registry.write(&running.name, &running.record) {
+        tracing::error!("cannot keep the status of session {}: {error}", running.name);
+    }
+    if let Err(message) = put_away(&ready, running, &ended) {
+        tracing::error!("{message}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_cross_the_pipe() {
+        let word = Word::Failed {
+            status: 127,
+            message: "no".into(),
+            help: Some("yes".into()),
+        };
+        let text = serde_json::to_string(&word).unwrap();
+        assert!(matches!(
+            serde_json::from_str(&text),
+            Ok(Word::Failed { status: 127, .. })
+        ));
+    }
+}
