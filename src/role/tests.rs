@@ -837,3 +837,12 @@ fn never_panics() {
     ));
     try_it(&format!("[agent]\n{} = 1\n", "x".repeat(500_000)));
 }
+
+#[test]
+fn nothing_in_a_file_moves_the_terminal() {
+    let text = "[agent]\n\"\\u001b[31m\\u202e\" = 1\n[runtime.limits]\nmemory_max = \"\\u001b[2J\u{202e}\"\n";
+    for one in errors(text) {
+        let shown = one.render(false);
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
+    }
+}
