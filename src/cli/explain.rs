@@ -129,7 +129,7 @@ fn cells(setting: &Setting) -> [String; 5] {
                 .file_name()
                 .map(|name| name.to_string_lossy())
                 .unwrap_or_default();
-            format!("{name}:{line}")
+            format!("{}:{line}", escaped(&name))
         }
         Origin::Flag(flag) => flag.clone(),
         Origin::Derived(_) | Origin::Default => setting.origin.label().into(),
@@ -166,7 +166,7 @@ fn write_details(
         .flatten()
         .filter(|text| !text.is_empty())
     {
-        for line in wrapped(text, WIDTH - 6) {
+        for line in wrapped(&escaped(text), WIDTH - 6) {
             writeln!(out, "      {line}")?;
         }
     }

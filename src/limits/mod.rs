@@ -1,7 +1,7 @@
 //! Limits as types, and the one table that says what each of them means. Pure: text and numbers in, values out; no
 //! file is opened, no clock or environment is read.
 //!
-//! [`knob`] is the table: one row per limit. [`Declared`] is what somebody wrote, before the machine is known
+//! [`KNOBS`] is the table: one row per limit. [`Declared`] is what somebody wrote, before the machine is known
 //! (`"80%"`); [`Value`] is what it means on one [machine](crate::host::Machine); [`Settings`] is a [`Value`] or its
 //! absence for every knob, with where it came from.
 #![deny(clippy::disallowed_methods)]

@@ -104,7 +104,8 @@ impl Setting {
     pub fn human(&self) -> String {
         match &self.value {
             Some(value) => value.human(),
-            None if matches!(self.origin, Origin::Derived(_)) => self.knob.absent.into(),
+            // Not a default of anybody's, but whatever the process that launches has.
+            None if self.knob.is_on_process() => self.knob.absent.into(),
             None => format!("{} (default)", self.knob.absent),
         }
     }

@@ -265,11 +265,13 @@ fn shown_path(path: &Path) -> String {
     escaped(&path.to_string_lossy())
 }
 
-/// The text with control characters escaped, so that it can be shown on a terminal without moving it.
+/// The text with control characters escaped, and with those that reorder or hide text (bidirectional overrides,
+/// invisible formatting), so that what is shown on a terminal is what is there.
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        let tricky = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if c.is_control() || tricky {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);

@@ -41,6 +41,8 @@ pub(super) struct Chain {
     pub(super) files: Vec<Arc<Source>>,
     /// Tables of other programs' limits that were seen.
     pub(super) foreign: Vec<&'static str>,
+    /// How many mistakes there are that were not described.
+    pub(super) undescribed: usize,
 }
 
 /// Reads a role and what it extends. Mistakes of every file are added to `diagnostics`.
@@ -50,6 +52,7 @@ pub(super) fn chain(source: Arc<Source>, inputs: &Inputs<'_>, diagnostics: &mut 
         entries: BTreeMap::new(),
         files: Vec::new(),
         foreign: Vec::new(),
+        undescribed: 0,
     };
     let mut next = Some(source);
     while let Some(source) = next {
@@ -85,6 +88,7 @@ impl Chain {
             self.name = role.name;
         }
         self.foreign.extend(role.foreign);
+        self.undescribed += role.undescribed;
         role.extends
     }
 

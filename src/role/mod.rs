@@ -1,7 +1,7 @@
 //! Role files: from text to [`Settings`](crate::limits::Settings), with every mistake of the file. Pure: the text, the
 //! machine, the environment and whatever a role extends are passed in.
 //!
-//! [`resolve`] is the way through: `raw` reads one file as it is written, `inherit` adds what the file extends,
+//! [`resolve()`] is the way through: `raw` reads one file as it is written, `inherit` adds what the file extends,
 //! `resolve` gives it meaning on one machine, and `lint` compares the values with each other and with the machine.
 #![deny(clippy::disallowed_methods)]
 

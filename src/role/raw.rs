@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::expand::{ExpandError, expand};
 use super::name::check_name;
-use super::suggest::{is_typo_of, nearest};
+use super::suggest::{is_typo_of, knob_help, nearest};
 use crate::limits::{Declared, KNOBS, Knob, KnobId, Scalar};
 
 /// The tables that belong to other programs' role files and hold limits in another form.
@@ -19,6 +19,10 @@ const DIALECTS: [&str; 2] = ["docker.grants", "isolation"];
 
 /// More syntax errors than this are not read: nobody would.
 const MOST_SYNTAX_ERRORS: usize = 20;
+
+/// More mistakes than this are counted and not described: the place of each costs a walk through the text, and a hostile
+/// file of a megabyte has a hundred thousand.
+const MOST_MISTAKES: usize = 100;
 
 /// A knob that a file declares.
 #[derive(Debug, Clone)]
@@ -46,6 +50,8 @@ pub(super) struct RawRole {
     pub(super) entries: Vec<Entry>,
     /// The tables with limits in a form that is not cgmgr's own, e.g. `docker.grants`.
     pub(super) foreign: Vec<&'static str>,
+    /// How many mistakes there are that were not described.
+    pub(super) undescribed: usize,
 }
 
 /// Reads a file. Mistakes are added to `diagnostics`; what could be read is returned in any case.
@@ -59,8 +65,11 @@ pub(super) fn read(
         source,
         env,
         found: Vec::new(),
+        undescribed: 0,
     };
-    let role = reader.document(document.get_ref());
+    let mut role = reader.document(document.get_ref());
+
+    role.undescribed = reader.undescribed;
 
     // After a syntax error the parser goes on as well as it can; what it then finds in the same line is an echo.
     let mut broken_lines = Vec::new();
@@ -73,8 +82,14 @@ pub(super) fn read(
             diagnostics.push(diagnostic);
         }
     }
-    let echo = |found: &Diagnostic| broken_lines.contains(&found.line);
-    diagnostics.extend(reader.found.into_iter().filter(|found| !echo(found)));
+    diagnostics.extend(
+        reader
+            .found
+            .into_iter()
+            .filter(|found| !broken_lines.contains(&found.line)),
+    );
+    role.entries
+        .retain(|entry| !broken_lines.contains(&Some(entry.place.line())));
     role
 }
 
@@ -95,6 +110,7 @@ struct Reader<'a> {
     source: &'a Arc<Source>,
     env: &'a dyn Fn(&str) -> Option<String>,
     found: Vec<Diagnostic>,
+    undescribed: usize,
 }
 
 impl Reader<'_> {
@@ -105,7 +121,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Counts a mistake that is not to be described any more.
+    fn is_full(&mut self) -> bool {
+        let full = self.found.len() >= MOST_MISTAKES;
+        self.undescribed += usize::from(full);
+        full
+    }
+
     fn error(&mut self, span: Range<usize>, message: String, help: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         let diagnostic = Diagnostic::error(message).at(&self.place(span)).help(help);
         self.found.push(diagnostic);
     }
@@ -119,6 +145,7 @@ impl Reader<'_> {
             extends: None,
             entries: Vec::new(),
             foreign: Vec::new(),
+            undescribed: 0,
         };
         for (key, value) in document {
             match key.get_ref().as_ref() {
@@ -254,6 +281,9 @@ impl Reader<'_> {
     }
 
     fn unknown_knob(&mut self, table_path: &str, (key, _): Entries<'_, '_>) {
+        if self.is_full() {
+            return;
+        }
         let name = key.get_ref().as_ref();
         let slice = matches!(table_path, "agent" | "workloads");
         if slice && matches!(name, "oom" | "oom_group" | "oom-group") {
@@ -269,15 +299,7 @@ impl Reader<'_> {
                 "set `group` in [runtime.limits.oom]: it acts on each session alone",
             );
         }
-        let here = KNOBS
-            .iter()
-            .filter(|knob| knob.table() == table_path)
-            .map(Knob::name);
-        let help = match (nearest(name, here.clone()), elsewhere(table_path, name)) {
-            (_, Some(elsewhere)) => elsewhere,
-            (Some(meant), None) => format!("did you mean `{meant}`?"),
-            (None, None) => format!("[{table_path}] has {}", here.collect::<Vec<_>>().join(", ")),
-        };
+        let help = knob_help(table_path, name);
         self.error(
             key.span(),
             format!("unknown key {}", shown_key(table_path, name)),
@@ -397,38 +419,6 @@ impl Reader<'_> {
     fn written(&self, value: &Spanned<DeValue<'_>>) -> String {
         shown(self.source.text.get(value.span()).unwrap_or_default())
     }
-}
-
-/// Where a key that is unknown here would be known, or what it is called there.
-fn elsewhere(table_path: &str, name: &str) -> Option<String> {
-    let name = name.replace('-', "_");
-    let synonym = match name.as_str() {
-        "memory" | "mem" | "mem_max" | "memory_limit" => Some("memory_max"),
-        "memory_reservation" | "mem_high" => Some("memory_high"),
-        "swap" | "swap_max" | "memory_swap" => Some("memory_swap_max"),
-        "cpu_max" | "cpu_quota" => Some("cpus"),
-        "pids_max" | "tasks_max" | "processes" => Some("pids"),
-        _ => None,
-    };
-    let has = |knob: &&Knob, name: &str| knob.table() == table_path && knob.name() == name;
-    if let Some(synonym) = synonym.filter(|synonym| KNOBS.iter().any(|knob| has(&knob, synonym))) {
-        return Some(format!("did you mean `{synonym}`?"));
-    }
-    if KNOBS.iter().any(|knob| has(&knob, &name)) {
-        return None;
-    }
-    if let Some(knob) = KNOBS
-        .iter()
-        .find(|knob| knob.key == name && knob.table() == "runtime.limits.oom")
-    {
-        return Some(format!("write `{}` in [{}]", knob.name(), knob.table()));
-    }
-    let tables: Vec<_> = KNOBS
-        .iter()
-        .filter(|knob| knob.name() == name)
-        .map(Knob::table)
-        .collect();
-    (!tables.is_empty()).then(|| format!("`{name}` belongs into [{}]", tables.join("] or [")))
 }
 
 fn has_table(document: &DeTable<'_>, path: &str) -> bool {

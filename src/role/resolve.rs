@@ -148,7 +148,11 @@ pub fn resolve(source: Source, inputs: &Inputs<'_>) -> Resolved {
         diagnostics.push(nothing_declared(&chain, &source));
     }
     flags(inputs.overrides, inputs.machine, &mut found, &mut diagnostics);
-    finish(name, &chain.files, found, inputs.machine, diagnostics)
+    let mut resolved = finish(name, &chain.files, found, inputs.machine, diagnostics);
+    if let Err(mistakes) = &mut resolved {
+        shorten(mistakes, chain.undescribed);
+    }
+    resolved
 }
 
 /// Where a value that counts is from.
@@ -350,7 +354,7 @@ pub(super) fn add_note(settings: &mut Settings, id: KnobId, note: &str) {
 }
 
 /// By file, in the order in which they were read, and by place in the file; flags first.
-fn sort(files: &[Arc<Source>], diagnostics: &mut Vec<Diagnostic>) {
+fn sort(files: &[Arc<Source>], diagnostics: &mut [Diagnostic]) {
     let place = |diagnostic: &Diagnostic| {
         let file = files
             .iter()
@@ -358,14 +362,13 @@ fn sort(files: &[Arc<Source>], diagnostics: &mut Vec<Diagnostic>) {
         (file, diagnostic.span.as_ref().map(|span| span.start))
     };
     diagnostics.sort_by_key(place);
-    if diagnostics.len() > MOST_DIAGNOSTICS {
-        let severity = diagnostics[MOST_DIAGNOSTICS..]
-            .iter()
-            .map(|left| left.severity)
-            .min();
-        let left = diagnostics.len() - MOST_DIAGNOSTICS;
-        diagnostics.truncate(MOST_DIAGNOSTICS);
-        diagnostics
-            .extend(severity.map(|severity| Diagnostic::new(severity, format!("{left} more mistakes"))));
+}
+
+/// Nobody reads more than so many: the rest is counted.
+fn shorten(mistakes: &mut Vec<Diagnostic>, undescribed: usize) {
+    let left = mistakes.len().saturating_sub(MOST_DIAGNOSTICS) + undescribed;
+    mistakes.truncate(MOST_DIAGNOSTICS);
+    if left > 0 {
+        mistakes.push(Diagnostic::error(format!("{left} more mistakes")));
     }
 }

@@ -1,1 +1,3 @@
 //! Black-box tests that need no special machine.
+
+mod roles;
