@@ -81,7 +81,7 @@ pub enum Command {
     /// Validate role files and print every mistake; needs no rights
     Check(CheckArgs),
     /// Show each knob of a role: value, origin, kernel file, systemd property, what this host does with it
-    Explain(ExplainArgs),
+    Explain(Box<ExplainArgs>),
     /// Print the exact steps that `apply` would take, and their undo
     Plan(ApplyArgs),
     /// Make the machine as a role declares it: the two parts, ceilings, protection, its live sessions

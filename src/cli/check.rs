@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::role_file;
 use crate::host::Machine;
-use crate::role::{Diagnostic, Overrides, Role, escaped};
+use crate::role::{Diagnostic, Overrides, Role};
+use crate::text::escape;
 
 /// What a command about role files needs from outside.
 pub struct Context<'a> {
@@ -31,8 +32,8 @@ struct Report {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Checks role files and returns the exit status: 0 all are good (warnings do not count), 1 a file could not be read,
-/// 2 a role is invalid. With `json`, an array of `{file, ok, role, diagnostics}` on `out`, and nothing on `err`.
+/// Checks role files and returns the exit status: 0 all are good (warnings do not count), 2 one is invalid
+/// or could not be read. With `json`, an array of `{file, ok, role, diagnostics}` on `out`, and nothing on `err`.
 pub fn check(roles: &[PathBuf], json: bool, context: &mut Context<'_>) -> io::Result<u8> {
     let mut status = 0;
     let mut reports = Vec::new();
@@ -55,7 +56,7 @@ pub fn check(roles: &[PathBuf], json: bool, context: &mut Context<'_>) -> io::Re
                 1 => "1 limit".to_string(),
                 n => format!("{n} limits"),
             };
-            let file = escaped(&path.to_string_lossy());
+            let file = escape(&path.to_string_lossy());
             writeln!(context.out, "ok: {file} (role {}, {limits})", role.name)?;
         }
     }
@@ -68,7 +69,7 @@ pub fn check(roles: &[PathBuf], json: bool, context: &mut Context<'_>) -> io::Re
 
 fn check_one(path: &Path, context: &Context<'_>) -> (Option<Role>, Vec<Diagnostic>, u8) {
     match role_file::resolve(path, context.machine, &Overrides::default(), context.env) {
-        Err(unreadable) => (None, vec![*unreadable], 1),
+        Err(unreadable) => (None, vec![*unreadable], 2),
         Ok(Err(mistakes)) => (None, mistakes, 2),
         Ok(Ok((role, warnings))) => (Some(role), warnings, 0),
     }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::check::{Context, show};
 use super::role_file;
 use crate::limits::{Origin, Part, Setting};
-use crate::role::{Overrides, Role, escaped};
+use crate::role::{Overrides, Role};
+use crate::text::escape;
 
 /// The width that the table is made for, in characters.
 const WIDTH: usize = 100;
@@ -40,7 +41,7 @@ pub fn explain(
     let (role, warnings) = match role_file::resolve(path, context.machine, overrides, context.env) {
         Err(unreadable) => {
             show(&[*unreadable], context)?;
-            return Ok(1);
+            return Ok(2);
         }
         Ok(Err(mistakes)) => {
             show(&mistakes, context)?;
@@ -100,7 +101,7 @@ fn write_table(role: &Role, effect: &dyn Fn(&Setting) -> String, out: &mut dyn W
         .as_deref()
         .map(|file| format!(" ({})", file.display()))
         .unwrap_or_default();
-    writeln!(out, "role {}{}", role.name, escaped(&file))?;
+    writeln!(out, "role {}{}", role.name, escape(&file))?;
     for part in Part::ALL {
         writeln!(out, "\n{}", title(part))?;
         writeln!(out, "{}", line(heads))?;
@@ -129,7 +130,7 @@ fn cells(setting: &Setting) -> [String; 5] {
                 .file_name()
                 .map(|name| name.to_string_lossy())
                 .unwrap_or_default();
-            format!("{}:{line}", escaped(&name))
+            format!("{}:{line}", escape(&name))
         }
         Origin::Flag(flag) => flag.clone(),
         Origin::Derived(_) | Origin::Default => setting.origin.label().into(),
@@ -166,7 +167,7 @@ fn write_details(
         .flatten()
         .filter(|text| !text.is_empty())
     {
-        for line in wrapped(&escaped(text), WIDTH - 6) {
+        for line in wrapped(&escape(text), WIDTH - 6) {
             writeln!(out, "      {line}")?;
         }
     }

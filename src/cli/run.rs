@@ -64,7 +64,7 @@ impl From<CommandError> for LaunchError {
 }
 
 fn prepare<'a>(args: &'a RunArgs, global: &Global) -> Result<Ready<'a>, LaunchError> {
-    let name = args.name.as_ref().map(|n| session_name(n)).transpose()?;
+    let name = args.name.as_ref().map(session_name).transpose()?;
     let user = args.user.as_deref().map(User::find).transpose();
     let user = user.map_err(|m| cgmgr_failed(m, "give a login name or a number that this machine knows"))?;
     let place = context::place(global)?;

@@ -89,7 +89,7 @@ pub fn own_group(text: &str) -> Option<String> {
 /// The controllers that version 1 hierarchies hold, by a /proc/PID/cgroup text (named hierarchies left out).
 pub fn v1_controllers(text: &str) -> Vec<String> {
     text.lines()
-        .filter_map(|line| line.splitn(3, ':').nth(1))
+        .filter_map(|line| line.split(':').nth(1))
         .flat_map(|names| names.split(','))
         .filter(|name| !name.is_empty() && !name.starts_with("name="))
         .map(str::to_owned)

@@ -1,5 +1,6 @@
 //! A mistake in a role, with its place, and how people and programs see it. Makes text; prints nothing.
 
+use crate::text::escape;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,13 +185,13 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let message = escaped(&self.message);
+        let message = escape(&self.message);
         let mut group = level
             .primary_title(message.as_str())
             .elements(Vec::<Snippet<Annotation>>::new());
         let path = self.path.as_deref().map(shown_path);
         let text = self.source.as_deref().map(|source| source.text.as_str());
-        let label = self.label.as_deref().map(escaped);
+        let label = self.label.as_deref().map(escape);
         match (&path, text, &self.span) {
             (Some(path), Some(text), Some(span)) => {
                 let mut primary = AnnotationKind::Primary.span(clamp(text, span));
@@ -203,7 +204,7 @@ impl Diagnostic {
                     .iter()
                     .filter(|other| Some(&other.path) == self.path.as_ref())
                 {
-                    let label = escaped(&other.label);
+                    let label = escape(&other.label);
                     let there = AnnotationKind::Context
                         .span(clamp(text, &other.span))
                         .label(label);
@@ -224,7 +225,7 @@ impl Diagnostic {
             let text = other.source.text.as_str();
             let there = AnnotationKind::Context
                 .span(clamp(text, &other.span))
-                .label(escaped(&other.label));
+                .label(escape(&other.label));
             group = group.element(
                 Snippet::source(text)
                     .path(shown_path(&other.path))
@@ -232,7 +233,7 @@ impl Diagnostic {
             );
         }
         if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(escaped(help)));
+            group = group.element(Level::HELP.message(escape(help)));
         }
         let renderer = if colour {
             Renderer::styled()
@@ -262,22 +263,7 @@ fn lossy_option<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> 
 
 /// A path as it can be shown: control characters in a file's name must not reach a terminal.
 fn shown_path(path: &Path) -> String {
-    escaped(&path.to_string_lossy())
-}
-
-/// The text with control characters escaped, and with those that reorder or hide text (bidirectional overrides,
-/// invisible formatting), so that what is shown on a terminal is what is there.
-pub fn escaped(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        let tricky = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if c.is_control() || tricky {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    escape(&path.to_string_lossy())
 }
 
 /// The next boundary of a character at or below `at`.

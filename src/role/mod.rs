@@ -17,7 +17,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::{Diagnostic, Related, Severity, Source, escaped};
+pub use diagnostic::{Diagnostic, Related, Severity, Source};
 pub use inherit::LoadError;
 pub use name::{NAME_MAX, check_name};
 pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};

@@ -133,7 +133,7 @@ fn check_goes_on_after_a_bad_file() {
     assert_eq!(found[2]["role"], "node");
 
     let (status, _, _) = run(&machines()[3], |context| check(&files[1..], false, context));
-    assert_eq!(status, 1);
+    assert_eq!(status, 2);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn explain_refuses_a_bad_role() {
     let (status, out, err) = run(&machines()[2], |context| {
         explain(Path::new("examples"), &overrides, true, &effect, context)
     });
-    assert_eq!((status, out.as_str()), (1, ""));
+    assert_eq!((status, out.as_str()), (2, ""));
     assert!(
         err.starts_with("error: not a role file but a directory\n"),
         "{err}"
