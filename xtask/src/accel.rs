@@ -1,6 +1,6 @@
 //! Hardware virtualisation or emulation: tried once, then remembered for this kernel and this QEMU.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::Result;
@@ -12,7 +12,7 @@ const EMULATION: &str = "tcg,thread=multi";
 
 /// The value of QEMU's `-accel` for `machine`.
 pub fn choose(machine: &Machine) -> Result<String> {
-    if !Path::new("/dev/kvm").exists() {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(EMULATION.into());
     }
     let memory = cache::dir()?.join("accel");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::payload::Payload;
-use crate::{cargo, say, shell, test};
+use crate::{cargo, glibc, say, shell, test};
 
 /// What `cargo xtask demo` is told.
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(shell::exit_code(status.code().unwrap_or(1)));
     }
     let mut payload = Payload::default();
-    payload.copy("usr/local/bin/cgmgr", &cgmgr)?;
+    glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cgmgr, Distro::Debian13)?;
     payload.copy("lab/demo", &script)?;
     add_trees(&mut payload)?;
     let guest = Guest::new(Distro::Debian13, Mode::Systemd);

@@ -41,6 +41,14 @@ impl Distro {
         }
     }
 
+    /// The version of its C library.
+    pub fn glibc(self) -> (u32, u32) {
+        match self {
+            Distro::Debian12 => (2, 36),
+            Distro::Debian13 => (2, 41),
+        }
+    }
+
     /// The version of its systemd.
     pub fn systemd(self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@ mod cache;
 mod cargo;
 mod demo;
 mod distro;
+mod glibc;
 mod guest;
 mod image;
 mod initramfs;

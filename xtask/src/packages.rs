@@ -23,7 +23,12 @@ const OLDEST_QEMU: u32 = 8;
 
 /// Sees to it that every program in [`PROGRAMS`] is there.
 pub fn ensure() -> Result<()> {
-    let missing = missing();
+    ensure_these(PROGRAMS)
+}
+
+/// Sees to it that these programs are there.
+pub fn ensure_these(programs: &[(&'static str, &'static str)]) -> Result<()> {
+    let missing = missing(programs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -39,7 +44,7 @@ pub fn ensure() -> Result<()> {
         );
     }
     let _lock = cache::lock("packages")?;
-    let missing = self::missing();
+    let missing = self::missing(programs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -48,15 +53,15 @@ pub fn ensure() -> Result<()> {
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&missing);
     say::step(&format!("installing {names}"), || apt(&options, &install))?;
-    match self::missing() {
+    match self::missing(programs) {
         still if still.is_empty() => Ok(()),
         still => bail!("still missing after apt-get install: {}", still.join(" ")),
     }
 }
 
-/// The packages whose programs are absent or too old.
-fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<_> = PROGRAMS
+/// The packages of those programs that are absent or too old.
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = programs
         .iter()
         .filter(|(program, _)| !is_good(program))
         .map(|(_, package)| *package)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::payload::Payload;
-use crate::{cargo, say};
+use crate::{cargo, glibc, say};
 
 /// What `cargo xtask guest` is told.
 #[derive(clap::Args)]
@@ -61,7 +61,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut payload = Payload::default();
     if !arguments.without_cgmgr {
-        payload.copy("usr/local/bin/cgmgr", &cargo::cgmgr(arguments.release)?)?;
+        let cgmgr = cargo::cgmgr(arguments.release)?;
+        glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cgmgr, arguments.distro)?;
     }
     for path in &arguments.with {
         let name = path

@@ -11,7 +11,7 @@ use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::libtest::Tally;
 use crate::payload::Payload;
-use crate::{cargo, demo, image, say, shell};
+use crate::{cargo, demo, glibc, image, say, shell};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -197,8 +197,8 @@ fn in_guest(
     }
     say::say(format!("booting {name} for {} tests", names.len()));
     let mut payload = Payload::default();
-    payload.copy("usr/local/bin/cgmgr", cgmgr)?;
-    payload.copy("lab/kernel", binary)?;
+    glibc::add_program(&mut payload, "usr/local/bin/cgmgr", cgmgr, guest.distro)?;
+    glibc::add_program(&mut payload, "lab/kernel", binary, guest.distro)?;
     demo::add_trees(&mut payload)?;
     let ignored = if arguments.full { "--include-ignored " } else { "" };
     let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
