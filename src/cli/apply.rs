@@ -244,7 +244,11 @@ pub fn print_plan(plan: &Plan, mount: &str) -> Result<(), CommandError> {
         writeln!(out, "{}", step.line(mount))?;
         match step.undo() {
             Some(undo) => writeln!(out, "    undo: {}", undo.line(mount))?,
-            None => writeln!(out, "    no undo")?,
+            None if matches!(step, Step::Kill { .. }) => {
+                writeln!(out, "    no undo: what is dead stays dead")?
+            }
+            None if matches!(step, Step::RemoveGroup { .. }) => writeln!(out, "    no undo")?,
+            None => writeln!(out, "    undo: goes with its group")?,
         }
     }
     drop(out);

@@ -65,6 +65,23 @@ pub fn show(diagnostics: &[Diagnostic], global: &Global) {
     }
 }
 
+/// Shows diagnostics in one line each: what a launch should say and not more.
+pub fn show_short(diagnostics: &[Diagnostic]) {
+    for d in diagnostics {
+        let place = d
+            .path
+            .as_ref()
+            .map(|p| crate::text::escape(&p.to_string_lossy()))
+            .unwrap_or_default();
+        let at = match (d.line, d.column) {
+            (Some(line), Some(column)) => format!("{place}:{line}:{column}: "),
+            _ if place.is_empty() => String::new(),
+            _ => format!("{place}: "),
+        };
+        super::context::warn(format_args!("{at}{}", crate::text::escape(&d.message)));
+    }
+}
+
 /// Reads a role file with flags over it. Mistakes are shown; the error then only says that there were some.
 pub fn read(
     path: &Path,

@@ -70,7 +70,7 @@ fn prepare<'a>(args: &'a RunArgs, global: &Global) -> Result<Ready<'a>, LaunchEr
     let place = context::place(global)?;
     let (role, warnings) = read_role(args, &place, global)?;
     if !args.quiet {
-        roles::show(&warnings, global);
+        roles::show_short(&warnings);
     }
     if user.is_some() && place.host.euid != 0 {
         return Err(cgmgr_failed(

@@ -260,6 +260,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
                 .push(format!("cannot keep a record of this session: {error}"));
         }
     }
+    sweep(place, &prepared.name);
     Ok(Running {
         name: prepared.name,
         lock: prepared.lock,
@@ -273,6 +274,34 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         record,
         warnings: prepared.warnings,
     })
+}
+
+/// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
+/// Done while the new session's command runs already, so that it costs a launch nothing.
+fn sweep(place: &Place, own: &SessionName) {
+    let Some((tree, base)) = place.base() else { return };
+    let Ok(Some(parent)) = tree.find(&base.sessions) else {
+        return;
+    };
+    for directory in parent.children().unwrap_or_default() {
+        let Some(name) = SessionName::of_directory(&directory).filter(|n| n != own) else {
+            continue;
+        };
+        let empty = || {
+            parent
+                .child(&directory)
+                .is_ok_and(|g| !g.populated().unwrap_or(true))
+        };
+        // Looked at again under the lock: a launch that is under way holds it.
+        if !place.registry.is_attended(&name)
+            && empty()
+            && let Ok(Some(_held)) = place.registry.lock(&name)
+            && empty()
+            && let Err(error) = parent.remove_child(&directory)
+        {
+            tracing::warn!("{error}");
+        }
+    }
 }
 
 /// Enters a session's group with this very process and becomes the command. Returns only when that failed.

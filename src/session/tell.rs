@@ -70,7 +70,7 @@ fn processes_killed(oom: &Oom) -> String {
 }
 
 fn held(victim: &Victim) -> String {
-    format!("{} pid {} held {}", victim.comm, victim.pid, bytes(victim.rss))
+    format!("{} pid {} held {}", victim.comm, victim.pid, bytes(victim.anon))
 }
 
 fn limit_reached(oom: &Oom) -> String {
@@ -198,6 +198,8 @@ mod tests {
             comm: "rustc".into(),
             rss: 10_522_669_875,
             oom_score_adj: None,
+            anon: 10_522_669_875,
+            with_group: None,
         };
         Oom {
             cause,
