@@ -558,19 +558,23 @@ fn differing_ceiling(
     let Ok(workloads) = tree.group(&base.workloads) else {
         return;
     };
+    let mut differing = Vec::new();
     for setting in declared {
-        let Ok(Some(found)) = workloads.get(setting.knob.file.unwrap_or_default()) else {
+        let file = setting.knob.file.unwrap_or_default();
+        let Ok(Some(found)) = workloads.get(file) else {
             continue;
         };
         let wanted = setting.text().unwrap_or_default();
         if !same(setting.knob, &wanted, &found, place.host.machine.page_size) {
-            warnings.push(format!(
-                "{} of the role is {wanted}, but {} in force is {}; `cgmgr apply` makes the role's the ceiling",
-                setting.knob.key,
-                workloads.file(setting.knob.file.unwrap_or_default()),
-                found.lines().next().unwrap_or_default()
-            ));
+            let found = found.lines().next().unwrap_or_default().to_owned();
+            differing.push(format!("{file} is {found} and not {wanted}"));
         }
+    }
+    if !differing.is_empty() {
+        warnings.push(format!(
+            "the ceiling in force is not the role's [workloads] ({}); `cgmgr apply` makes it so",
+            differing.join(", ")
+        ));
     }
 }
 
