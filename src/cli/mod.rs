@@ -6,10 +6,13 @@ pub mod check;
 pub mod context;
 pub mod down;
 pub mod explain;
+pub mod look;
 pub mod report;
 pub mod role_file;
 pub mod roles;
 pub mod run;
+pub mod status;
+pub mod status_text;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -59,6 +62,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Apply(args) => apply::apply(args, global),
         Command::Run(args) => Ok(run::run(args, global)),
         Command::Down(args) => down::down(args, global),
+        Command::Status(args) => status::status(args, global),
         other => Err(CommandError::usage(format!("{other:?}"), "")),
     }
 }

@@ -93,6 +93,19 @@ pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) 
     }
 }
 
+/// The hierarchy that somebody else keeps and that this process may only look at.
+pub fn readable(tree: &Tree) -> Option<Base> {
+    let root = GroupPath::root();
+    let workloads = root.join(WORKLOADS_SLICE);
+    let unit = workloads.join(SESSIONS_UNIT);
+    if let Ok(Some(group)) = tree.find(&unit) {
+        return Some(Base::sessions_unit(unit, controllers(&group)));
+    }
+    let group = tree.find(&workloads).ok()??;
+    group.marked(super::survey::MADE)?;
+    Some(Base::below(BaseKind::Root, root, controllers(&group)))
+}
+
 fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase> {
     let group = match tree.find(path) {
         Ok(Some(group)) => group,

@@ -11,5 +11,5 @@ pub mod registry;
 pub mod supervise;
 pub mod tell;
 pub mod terminal;
-
 pub mod verdict;
+pub mod view;
