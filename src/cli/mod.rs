@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod context;
 pub mod down;
+pub mod end;
 pub mod explain;
 pub mod look;
 pub mod report;
@@ -13,7 +14,9 @@ pub mod roles;
 pub mod run;
 pub mod status;
 pub mod status_text;
+pub mod wait;
 
+use crate::session::end::How;
 use args::{Cli, Command};
 use clap::Parser;
 use context::{CommandError, Outcome, colour};
@@ -63,6 +66,9 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Run(args) => Ok(run::run(args, global)),
         Command::Down(args) => down::down(args, global),
         Command::Status(args) => status::status(args, global),
+        Command::Kill(args) => end::end(args, How::Kill, global),
+        Command::Stop(args) => end::end(args, How::Stop, global),
+        Command::Wait(args) => wait::wait(args, global),
         other => Err(CommandError::usage(format!("{other:?}"), "")),
     }
 }

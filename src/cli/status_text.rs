@@ -184,8 +184,8 @@ fn session_lines(session: &SessionView, overview: &Overview) -> Vec<String> {
     words.extend(killed(usage));
     lines.push(words.join("   "));
     if let Some(from) = &usage.memory.effective_from {
-        let own = usage.memory.max.map_or("has no max of its own".into(), |max| {
-            format!("own max is {}", bytes(max))
+        let own = usage.memory.max.map_or("it has no max of its own".into(), |max| {
+            format!("its own max is {}", bytes(max))
         });
         lines.push(format!("memory is limited by {}; {own}", escape(from)));
     }
@@ -214,9 +214,16 @@ fn memory(usage: &Use) -> String {
         Some(n) if n > 0 => format!(" + {} swap", bytes(n)),
         _ => String::new(),
     };
-    match memory.effective_max {
-        Some(max) => format!("{} {}{swap}", bar(current, max), ratio(current, max)),
-        None => format!("{}, no limit{swap}", bytes(current)),
+    let high = memory.high.map(|n| format!(", high {}", bytes(n)));
+    match (memory.effective_max, high) {
+        (Some(max), high) => format!(
+            "{} {}{}{swap}",
+            bar(current, max),
+            ratio(current, max),
+            high.unwrap_or_default()
+        ),
+        (None, Some(high)) => format!("{}{high}{swap}", bytes(current)),
+        (None, None) => format!("{}, no limit{swap}", bytes(current)),
     }
 }
 
@@ -390,7 +397,7 @@ mod tests {
         let text = render(&overview(vec![s]));
         assert!(text.contains("[#####-----] 4.2/8.0 GiB"), "{text}");
         assert!(
-            text.contains("memory is limited by /workloads.slice; own max is 16.0 GiB"),
+            text.contains("memory is limited by /workloads.slice; its own max is 16.0 GiB"),
             "{text}"
         );
     }

@@ -5,6 +5,7 @@
 //! into words. The last two are pure.
 
 pub mod command;
+pub mod end;
 pub mod launch;
 pub mod measure;
 pub mod registry;
