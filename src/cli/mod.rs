@@ -7,6 +7,7 @@ pub mod context;
 pub mod down;
 pub mod end;
 pub mod explain;
+pub mod install;
 pub mod look;
 pub mod report;
 pub mod role_file;
@@ -69,6 +70,9 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Kill(args) => end::end(args, How::Kill, global),
         Command::Stop(args) => end::end(args, How::Stop, global),
         Command::Wait(args) => wait::wait(args, global),
+        Command::Install(args) => install::install(args),
+        Command::Uninstall(args) => install::uninstall(args),
+        Command::Anchor => install::anchor(),
         other => Err(CommandError::usage(format!("{other:?}"), "")),
     }
 }

@@ -170,13 +170,14 @@ fn own_delegated(tree: &Tree, systemd: bool) -> Option<Base> {
 }
 
 /// systemd marks the groups of units with `Delegate=` (251 and later; CGROUP_DELEGATION.md).
-fn delegated(group: &Group) -> bool {
+pub fn delegated(group: &Group) -> bool {
     ["user.delegate", "trusted.delegate"]
         .iter()
         .any(|name| group.attribute(name).as_deref() == Some("1"))
 }
 
-fn controllers(group: &Group) -> Vec<Controller> {
+/// The controllers that could be enabled for the group's children.
+pub fn controllers(group: &Group) -> Vec<Controller> {
     let text = group.get("cgroup.controllers").ok().flatten().unwrap_or_default();
     Controller::ALL
         .iter()

@@ -172,7 +172,9 @@ fn members(record: &Record, attended: bool) -> Vec<(i32, u64)> {
         pids.push(pid);
         pids.extend(process::descendants(pid));
     }
+    // Children before their parents: the command goes last, so that its supervisor finds nobody left over.
     pids.into_iter()
+        .rev()
         .filter_map(|pid| Some((pid, process::stat(pid)?)))
         .filter(|(_, stat)| stat.state != 'Z')
         .map(|(pid, stat)| (pid, stat.start))
