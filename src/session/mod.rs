@@ -6,6 +6,7 @@
 
 mod child;
 pub mod command;
+pub mod end;
 pub mod failure;
 pub mod launch;
 pub mod measure;
@@ -17,3 +18,4 @@ pub mod sweep;
 pub mod tell;
 pub mod terminal;
 pub mod verdict;
+pub mod view;
