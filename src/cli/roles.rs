@@ -65,8 +65,9 @@ pub fn show(diagnostics: &[Diagnostic], global: &Global) {
     }
 }
 
-/// Shows diagnostics in one line each: what a launch should say and not more.
-pub fn show_short(diagnostics: &[Diagnostic]) {
+/// Logs diagnostics in one line each. A launch says what is not in force; what else there is to say about a role is
+/// for `check`, `explain`, `plan` and `apply`.
+pub fn log(diagnostics: &[Diagnostic]) {
     for d in diagnostics {
         let place = d
             .path
@@ -78,7 +79,7 @@ pub fn show_short(diagnostics: &[Diagnostic]) {
             _ if place.is_empty() => String::new(),
             _ => format!("{place}: "),
         };
-        super::context::warn(format_args!("{at}{}", crate::text::escape(&d.message)));
+        tracing::info!("{at}{}", crate::text::escape(&d.message));
     }
 }
 

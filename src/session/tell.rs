@@ -11,8 +11,8 @@ use crate::text::{bytes, count, duration_us};
 pub struct About<'a> {
     /// The session's name.
     pub session: &'a str,
-    /// The role's file, where there is one.
-    pub role_file: Option<&'a str>,
+    /// Where its memory_max was declared: `runtime.limits.memory_max in rust.role.toml`, `--memory-max`.
+    pub memory_max_from: &'a str,
 }
 
 /// An OOM kill while the session goes on.
@@ -89,10 +89,7 @@ fn limit_reached(oom: &Oom) -> String {
 
 fn advice(about: &About<'_>, oom: &Oom) -> String {
     match &oom.cause {
-        Cause::Session => match about.role_file {
-            Some(file) => format!("Raise runtime.limits.memory_max in {file} or build with fewer jobs."),
-            None => "Raise --memory-max or build with fewer jobs.".into(),
-        },
+        Cause::Session => format!("Raise {} or build with fewer jobs.", about.memory_max_from),
         Cause::Inner => "Raise that limit, or take it away.".into(),
         Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
             "Run fewer sessions at once, give each a lower memory_max, or raise workloads.memory_max.".into()
@@ -174,7 +171,7 @@ mod tests {
     fn about() -> About<'static> {
         About {
             session: "rust-3",
-            role_file: Some("rust.role.toml"),
+            memory_max_from: "runtime.limits.memory_max in rust.role.toml",
         }
     }
 
