@@ -125,11 +125,13 @@ pub fn of_read_back(setting: &Setting, wanted: &str, found: &str, page_size: u64
 }
 
 /// Which backend carries a plan out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
     /// Control files of cgroup v2.
     Cgroupfs,
-    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity.
+    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity. Needs no set-up at all, so it is what an embedding
+    /// program gets unless it chooses.
+    #[default]
     Process,
 }
 
