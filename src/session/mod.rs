@@ -9,6 +9,7 @@ pub mod end;
 pub mod launch;
 pub mod measure;
 pub mod registry;
+pub mod selftest;
 pub mod supervise;
 pub mod tell;
 pub mod terminal;
