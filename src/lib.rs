@@ -73,6 +73,7 @@ compile_error!("cgmgr is for Linux: it works with cgroup v2");
 pub mod backend;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod limits;

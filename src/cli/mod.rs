@@ -4,6 +4,7 @@ pub mod apply;
 pub mod args;
 pub mod check;
 pub mod context;
+pub mod doctor;
 pub mod down;
 pub mod end;
 pub mod explain;
@@ -20,7 +21,7 @@ pub mod wait;
 use crate::session::end::How;
 use args::{Cli, Command};
 use clap::Parser;
-use context::{CommandError, Outcome, colour};
+use context::{Outcome, colour};
 use std::ffi::OsString;
 use std::io;
 
@@ -73,7 +74,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
         Command::Anchor => install::anchor(),
-        other => Err(CommandError::usage(format!("{other:?}"), "")),
+        Command::Doctor(args) => doctor::doctor(args, global),
     }
 }
 
