@@ -332,7 +332,7 @@ impl<'a> Cgroupfs<'a> {
 
 /// Enables controllers. The kernel may say EBUSY for a moment after the last process left (cgroup migration ends
 /// asynchronously), so that is tried again while the group is seen to be empty.
-fn enable(group: &Group, text: &str) -> Result<(), KernelError> {
+pub(super) fn enable(group: &Group, text: &str) -> Result<(), KernelError> {
     for attempt in 0.. {
         match group.write(SUBTREE_CONTROL, text) {
             Err(e) if e.errno == Errno::BUSY => {

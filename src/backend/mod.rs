@@ -1,5 +1,7 @@
 //! Carries plans out. A backend never interprets a value: it writes what the plan says and reports what is there
 //! afterwards.
 
+pub mod anchor;
 pub mod cgroupfs;
 pub mod slices;
+pub mod units;

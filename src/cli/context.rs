@@ -8,7 +8,7 @@ use crate::plan::path::GroupPath;
 use crate::plan::receipt::Backend;
 use crate::plan::step::Notice;
 use crate::session::launch::Place;
-use crate::session::registry::Registry;
+use crate::session::registry::{self, Registry};
 use clap::ColorChoice;
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -112,11 +112,10 @@ pub fn place(global: &Global) -> Result<Place, CommandError> {
     let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
         (Ok(base), Backend::Cgroupfs, Some(mount)) => {
             let tree = Tree::open(&mount.point)?;
-            // The base's id names it across mounts and namespaces.
             let id = tree.group(&base.group)?.id()?;
-            (Some(tree), format!("base-{id:x}"))
+            (Some(tree), registry::base_scope(id))
         }
-        _ => (None, "process".to_owned()),
+        _ => (None, registry::PROCESS_SCOPE.to_owned()),
     };
     let registry = Registry::open(&scope).map_err(|error| {
         CommandError::failed(

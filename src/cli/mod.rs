@@ -5,12 +5,19 @@ pub mod args;
 pub mod check;
 pub mod context;
 pub mod down;
+pub mod end;
 pub mod explain;
+pub mod install;
+pub mod look;
 pub mod report;
 pub mod role_file;
 pub mod roles;
 pub mod run;
+pub mod status;
+pub mod status_text;
+pub mod wait;
 
+use crate::session::end::How;
 use args::{Cli, Command};
 use clap::Parser;
 use context::{CommandError, Outcome, colour};
@@ -59,6 +66,13 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Apply(args) => apply::apply(args, global),
         Command::Run(args) => Ok(run::run(args, global)),
         Command::Down(args) => down::down(args, global),
+        Command::Status(args) => status::status(args, global),
+        Command::Kill(args) => end::end(args, How::Kill, global),
+        Command::Stop(args) => end::end(args, How::Stop, global),
+        Command::Wait(args) => wait::wait(args, global),
+        Command::Install(args) => install::install(args),
+        Command::Uninstall(args) => install::uninstall(args),
+        Command::Anchor => install::anchor(),
         other => Err(CommandError::usage(format!("{other:?}"), "")),
     }
 }

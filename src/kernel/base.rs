@@ -93,6 +93,19 @@ pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) 
     }
 }
 
+/// The hierarchy that somebody else keeps and that this process may only look at.
+pub fn readable(tree: &Tree) -> Option<Base> {
+    let root = GroupPath::root();
+    let workloads = root.join(WORKLOADS_SLICE);
+    let unit = workloads.join(SESSIONS_UNIT);
+    if let Ok(Some(group)) = tree.find(&unit) {
+        return Some(Base::sessions_unit(unit, controllers(&group)));
+    }
+    let group = tree.find(&workloads).ok()??;
+    group.marked(super::survey::MADE)?;
+    Some(Base::below(BaseKind::Root, root, controllers(&group)))
+}
+
 fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase> {
     let group = match tree.find(path) {
         Ok(Some(group)) => group,
@@ -157,13 +170,14 @@ fn own_delegated(tree: &Tree, systemd: bool) -> Option<Base> {
 }
 
 /// systemd marks the groups of units with `Delegate=` (251 and later; CGROUP_DELEGATION.md).
-fn delegated(group: &Group) -> bool {
+pub fn delegated(group: &Group) -> bool {
     ["user.delegate", "trusted.delegate"]
         .iter()
         .any(|name| group.attribute(name).as_deref() == Some("1"))
 }
 
-fn controllers(group: &Group) -> Vec<Controller> {
+/// The controllers that could be enabled for the group's children.
+pub fn controllers(group: &Group) -> Vec<Controller> {
     let text = group.get("cgroup.controllers").ok().flatten().unwrap_or_default();
     Controller::ALL
         .iter()

@@ -50,17 +50,59 @@ pub fn own_nice() -> Result<i32, Errno> {
     rustix::process::getpriority_process(None)
 }
 
-/// When the process started, in clock ticks since boot (field 22 of /proc/PID/stat): with the pid it names one
-/// process, where a pid alone may be reused.
-pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = read(&format!("/proc/{pid}/stat")).ok()?;
+/// The process's state, terminal and start (/proc/PID/stat). `None` where it is gone.
+pub fn stat(pid: i32) -> Option<Stat> {
+    let text = read(&format!("/proc/{pid}/stat")).ok()?;
     // comm is in parentheses and may itself contain any of them: fields start after the last one.
-    stat.rsplit_once(')')?
-        .1
-        .split_ascii_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        has_terminal: *fields.get(4)? != "0",
+        start: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// What [`stat`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `D`, `T`, `Z` and so on.
+    pub state: char,
+    /// Whether it has a controlling terminal.
+    pub has_terminal: bool,
+    /// When it started, in clock ticks since boot.
+    pub start: u64,
+}
+
+/// When the process started, in clock ticks since boot: with the pid it names one process, where a pid alone may be
+/// reused.
+pub fn start_time(pid: i32) -> Option<u64> {
+    Some(stat(pid)?.start)
+}
+
+/// Sends signals to a process that `is_it` still recognizes once it is held by a descriptor, so that a pid that was
+/// reused meanwhile is never hit. `false`: it is gone, or is another one.
+pub fn signal(
+    pid: i32,
+    signals: &[rustix::process::Signal],
+    is_it: &dyn Fn(i32) -> bool,
+) -> Result<bool, Errno> {
+    let Some(raw) = rustix::process::Pid::from_raw(pid) else {
+        return Ok(false);
+    };
+    let held = match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(false),
+        other => other?,
+    };
+    if !is_it(pid) {
+        return Ok(false);
+    }
+    for signal in signals {
+        match rustix::process::pidfd_send_signal(&held, *signal) {
+            Err(Errno::SRCH) => return Ok(false),
+            other => other?,
+        }
+    }
+    Ok(true)
 }
 
 /// Pids of the process's children, by all its threads.

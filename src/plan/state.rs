@@ -4,6 +4,9 @@ use super::identity::Identity;
 use super::path::{GroupPath, SessionName};
 use std::collections::BTreeMap;
 
+/// The mark `user.cgmgr.made` of a group that the anchor of the delegated unit made for itself.
+pub const MADE_BY_ANCHOR: &str = "anchor";
+
 /// One group as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupState {
@@ -28,9 +31,10 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    /// Whether cgmgr made it.
+    /// Whether `apply` or `run` made it: then `down` takes it away. The leaf of the anchor of a delegated unit goes with
+    /// that unit instead.
     pub fn is_ours(&self) -> bool {
-        self.made.is_some()
+        self.made.as_deref().is_some_and(|by| by != MADE_BY_ANCHOR)
     }
 }
 

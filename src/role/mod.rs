@@ -21,3 +21,4 @@ pub use diagnostic::{Diagnostic, Related, Severity, Source};
 pub use inherit::LoadError;
 pub use name::{NAME_MAX, check_name};
 pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};
+pub(crate) use suggest::distance;

@@ -38,7 +38,7 @@ pub(super) fn is_typo_of(typed: &str, word: &str) -> bool {
 
 /// The number of insertions, deletions, replacements and swaps of neighbours between two words (optimal string
 /// alignment). A word far longer than any of ours is just far away.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
     for i in 1..=a.len() {

@@ -18,6 +18,14 @@ use std::path::{Path, PathBuf};
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
 
+/// The registry of sessions without a group.
+pub const PROCESS_SCOPE: &str = "process";
+
+/// The registry of the base whose group has this id: the id names it across mounts and namespaces.
+pub fn base_scope(id: u64) -> String {
+    format!("base-{id:x}")
+}
+
 /// The sessions of one base.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -73,6 +81,14 @@ impl Registry {
             _ => {}
         }
         Ok(Self { directory })
+    }
+
+    /// The registry `scope` if there is one that this user may trust. Makes nothing: for commands that only look.
+    pub fn find(scope: &str) -> Option<Self> {
+        let directory = runtime_path();
+        trusted(&directory).ok()?;
+        let directory = directory.join(scope);
+        directory.is_dir().then_some(Self { directory })
     }
 
     fn lock_path(&self, name: &SessionName) -> PathBuf {
@@ -209,6 +225,16 @@ impl Registry {
         }
     }
 
+    /// Forgets every session that nobody is in charge of.
+    pub fn forget_ended(&self) {
+        self.sweep();
+        for name in self.names().unwrap_or_default() {
+            if !self.is_attended(&name) {
+                self.forget(&name);
+            }
+        }
+    }
+
     /// Removes the registry's directory if nothing is in it.
     pub fn remove_if_empty(&self) {
         let _ = std::fs::remove_dir(&self.directory);
@@ -241,24 +267,36 @@ fn is_still(fd: &OwnedFd, path: &Path) -> bool {
 }
 
 /// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others, else a private directory in the
-/// directory for temporary files. It must belong to the caller and be closed to others.
-pub fn runtime_directory() -> io::Result<PathBuf> {
+/// directory for temporary files.
+fn runtime_path() -> PathBuf {
     let uid = rustix::process::geteuid();
     let named = std::env::var_os("CGMGR_RUNTIME_DIR").filter(|d| !d.is_empty());
     let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
-    let directory = match (named, uid.is_root(), user) {
+    match (named, uid.is_root(), user) {
         (Some(directory), _, _) => PathBuf::from(directory),
         (None, true, _) => PathBuf::from("/run/cgmgr"),
         (None, false, Some(directory)) => PathBuf::from(directory).join("cgmgr"),
         (None, false, None) => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
-    };
+    }
+}
+
+/// The runtime directory, made if it is missing.
+pub fn runtime_directory() -> io::Result<PathBuf> {
+    let directory = runtime_path();
     match DirBuilder::new().mode(0o700).create(&directory) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(io::Error::new(e.kind(), format!("{}: {e}", directory.display())));
         }
         _ => {}
     }
-    let meta = std::fs::symlink_metadata(&directory)?;
+    trusted(&directory)?;
+    Ok(directory)
+}
+
+/// It must belong to the caller and be closed to others.
+fn trusted(directory: &Path) -> io::Result<()> {
+    let uid = rustix::process::geteuid();
+    let meta = std::fs::symlink_metadata(directory)?;
     if !meta.is_dir() || meta.uid() != uid.as_raw() || meta.mode() & 0o022 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -269,7 +307,7 @@ pub fn runtime_directory() -> io::Result<PathBuf> {
             ),
         ));
     }
-    Ok(directory)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,365 @@
+//! cgmgr's units for a systemd machine: what they say, and what of it is on the disk.
+//!
+//! What is not cgmgr's is never overwritten and never removed. A change that fails is taken back.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Begins the first line of every unit file that is cgmgr's.
+const MARKER: &str = "# Installed by `cgmgr install`";
+/// Where units go.
+const UNIT_DIR: &str = "etc/systemd/system";
+/// Where others may have put units of the same name (systemd.unit(5), "Unit File Load Path").
+const OTHER_DIRS: [&str; 3] = [
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+];
+/// The link that starts the unit at boot, and what it says.
+const LINK: &str = "etc/systemd/system/multi-user.target.wants/cgmgr-sessions.service";
+const LINK_TARGET: &str = "/etc/systemd/system/cgmgr-sessions.service";
+/// What stands for the program in the unit file.
+const PROGRAM: &str = "@BINDIR@/cgmgr";
+
+const UNITS: [(&str, &str); 3] = [
+    ("agent.slice", include_str!("../../systemd/agent.slice")),
+    ("workloads.slice", include_str!("../../systemd/workloads.slice")),
+    (
+        "cgmgr-sessions.service",
+        include_str!("../../systemd/cgmgr-sessions.service"),
+    ),
+];
+
+/// What a path is, or is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing.
+    Absent,
+    /// A file with this text.
+    File(String),
+    /// A symbolic link to this.
+    Link(PathBuf),
+}
+
+/// One change of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is now.
+    pub before: Content,
+    /// What it becomes.
+    pub after: Content,
+}
+
+impl Change {
+    /// `write`, `link` or `remove`.
+    pub fn verb(&self) -> &'static str {
+        match self.after {
+            Content::Absent => "remove",
+            Content::File(_) => "write",
+            Content::Link(_) => "link",
+        }
+    }
+
+    fn undo(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            before: self.after.clone(),
+            after: self.before.clone(),
+        }
+    }
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+pub struct UnitsError {
+    /// What, where and why.
+    pub message: String,
+    /// One line of remedy.
+    pub help: String,
+}
+
+impl fmt::Display for UnitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for UnitsError {}
+
+fn error<T>(message: String, help: impl Into<String>) -> Result<T, UnitsError> {
+    Err(UnitsError {
+        message,
+        help: help.into(),
+    })
+}
+
+/// The text of a unit with the program's path in it.
+fn text(template: &str, program: &str) -> String {
+    template.replace(PROGRAM, program)
+}
+
+/// A path as a unit file takes it (systemd.service(5), "Command lines"): `%` and `$` doubled, quoted where needed.
+fn as_program(path: &Path) -> Result<String, UnitsError> {
+    let help = "put cgmgr where a service can be started from, e.g. /usr/local/bin/cgmgr";
+    let shown = crate::text::escape(&path.to_string_lossy());
+    let Some(path) = path.to_str() else {
+        return error(format!("the path of cgmgr, {shown}, is not UTF-8"), help);
+    };
+    if path.chars().any(char::is_control) || path.ends_with(" (deleted)") || !path.starts_with('/') {
+        return error(format!("cgmgr cannot be started from {shown}"), help);
+    }
+    let plain = path
+        .replace('%', "%%")
+        .replace('$', "$$")
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
+    let needs_quotes = plain != path || path.contains([' ', '\'', ';']);
+    Ok(if needs_quotes {
+        format!("\"{plain}\"")
+    } else {
+        plain
+    })
+}
+
+fn is_ours(content: &Content) -> bool {
+    match content {
+        Content::Absent => false,
+        Content::File(text) => text.starts_with(MARKER),
+        Content::Link(target) => {
+            target == Path::new(LINK_TARGET) || target == Path::new("../cgmgr-sessions.service")
+        }
+    }
+}
+
+fn look(path: &Path) -> Result<Content, UnitsError> {
+    let refused = |e: io::Error| UnitsError {
+        message: format!("cannot read {}: {e}", path.display()),
+        help: "run as root".into(),
+    };
+    match fs::symlink_metadata(path) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Content::Absent)
+        }
+        Err(e) => Err(refused(e)),
+        Ok(meta) if meta.is_symlink() => Ok(Content::Link(fs::read_link(path).map_err(refused)?)),
+        Ok(meta) if !meta.is_file() => error(
+            format!("{} is there and is no file", path.display()),
+            "move it away; cgmgr never overwrites what it did not install",
+        ),
+        Ok(_) => Ok(Content::File(
+            String::from_utf8_lossy(&fs::read(path).map_err(refused)?).into_owned(),
+        )),
+    }
+}
+
+/// What has to change below `root` so that cgmgr's units are in place and run `program`. Empty: they are.
+pub fn to_install(root: &Path, program: &Path) -> Result<Vec<Change>, UnitsError> {
+    let program = as_program(program)?;
+    let mut changes = Vec::new();
+    let mut wanted = Vec::new();
+    for (name, template) in UNITS {
+        for directory in OTHER_DIRS {
+            let path = root.join(directory).join(name);
+            let found = look(&path)?;
+            if found != Content::Absent && !is_ours(&found) {
+                return foreign(&path);
+            }
+        }
+        wanted.push((
+            root.join(UNIT_DIR).join(name),
+            Content::File(text(template, &program)),
+        ));
+    }
+    wanted.push((root.join(LINK), Content::Link(LINK_TARGET.into())));
+    for (path, after) in wanted {
+        let before = look(&path)?;
+        match &before {
+            found if *found == after || (is_ours(found) && matches!(after, Content::Link(_))) => continue,
+            Content::Absent => {}
+            found if is_ours(found) => {}
+            _ => return foreign(&path),
+        }
+        changes.push(Change { path, before, after });
+    }
+    Ok(changes)
+}
+
+fn foreign<T>(path: &Path) -> Result<T, UnitsError> {
+    error(
+        format!("{} exists and was not installed by cgmgr", path.display()),
+        "move it away, or keep it and do not install; cgmgr never overwrites what it did not install",
+    )
+}
+
+/// What has to go so that nothing of cgmgr's is left. Files of others stay; their names are the second part.
+pub fn to_uninstall(root: &Path, drop_ins: &[String]) -> Result<(Vec<Change>, Vec<PathBuf>), UnitsError> {
+    let mut changes = Vec::new();
+    let mut foreign = Vec::new();
+    let mut paths = vec![root.join(LINK)];
+    paths.extend(UNITS.iter().rev().map(|(name, _)| root.join(UNIT_DIR).join(name)));
+    for path in paths {
+        match look(&path)? {
+            Content::Absent => {}
+            before if is_ours(&before) => changes.push(Change {
+                path,
+                before,
+                after: Content::Absent,
+            }),
+            _ => foreign.push(path),
+        }
+    }
+    for path in drop_ins {
+        let path = PathBuf::from(path);
+        let before = look(&path)?;
+        if before != Content::Absent {
+            changes.push(Change {
+                path,
+                before,
+                after: Content::Absent,
+            });
+        }
+    }
+    Ok((changes, foreign))
+}
+
+/// Makes the changes. When one fails, those before it are taken back.
+pub fn change(changes: &[Change]) -> Result<(), UnitsError> {
+    for (done, change) in changes.iter().enumerate() {
+        if let Err(e) = one(change) {
+            let mut message = format!("cannot {} {}: {e}", change.verb(), change.path.display());
+            for left in take_back(&changes[..done]) {
+                message.push_str(&format!("; could not undo: {left}"));
+            }
+            return error(message, "run as root, on a file system that can be written");
+        }
+    }
+    Ok(())
+}
+
+/// Takes changes back, the last one first. Returns what could not be.
+pub fn take_back(changes: &[Change]) -> Vec<String> {
+    changes
+        .iter()
+        .rev()
+        .filter_map(|change| {
+            let e = one(&change.undo()).err()?;
+            Some(format!("{}: {e}", change.path.display()))
+        })
+        .collect()
+}
+
+fn one(change: &Change) -> io::Result<()> {
+    let directory = change.path.parent().unwrap_or(Path::new("/"));
+    if change.after == Content::Absent {
+        match fs::remove_file(&change.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        // Only the directories that are there for one unit's sake; not empty means that others are in it.
+        if directory.extension().is_some_and(|e| e == "wants" || e == "d") {
+            let _ = fs::remove_dir(directory);
+        }
+        return Ok(());
+    }
+    fs::create_dir_all(directory)?;
+    let name = change.path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+    let made = match &change.after {
+        Content::File(text) => write(&temporary, text),
+        Content::Link(target) => std::os::unix::fs::symlink(target, &temporary),
+        Content::Absent => Ok(()),
+    };
+    let moved = made.and_then(|()| fs::rename(&temporary, &change.path));
+    if moved.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    moved
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    // Whatever the umask is: unit files are for everybody to read.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(test: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("cgmgr-units-{}-{test}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        root
+    }
+
+    const PROGRAM: &str = "/usr/local/bin/cgmgr";
+
+    #[test]
+    fn installed_once_then_nothing_to_do_then_gone() {
+        let root = root("twice");
+        let changes = to_install(&root, Path::new(PROGRAM)).unwrap();
+        assert_eq!(changes.len(), 4);
+        change(&changes).unwrap();
+        assert!(to_install(&root, Path::new(PROGRAM)).unwrap().is_empty());
+        let service = fs::read_to_string(root.join("etc/systemd/system/cgmgr-sessions.service")).unwrap();
+        assert!(
+            service.contains("\nExecStart=/usr/local/bin/cgmgr anchor\n"),
+            "{service}"
+        );
+        assert!(!service.contains('@'));
+        // Another program: only the service changes.
+        assert_eq!(to_install(&root, Path::new("/opt/cgmgr")).unwrap().len(), 1);
+        let (gone, foreign) = to_uninstall(&root, &[]).unwrap();
+        assert_eq!((gone.len(), foreign.len()), (4, 0));
+        change(&gone).unwrap();
+        assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_and_kept() {
+        let root = root("foreign");
+        for directory in [UNIT_DIR, "usr/lib/systemd/system"] {
+            let path = root.join(directory).join("agent.slice");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "[Slice]\n").unwrap();
+            let refused = to_install(&root, Path::new(PROGRAM)).unwrap_err();
+            assert!(refused.message.contains("agent.slice exists"), "{refused}");
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+            assert!(to_install(&root, Path::new(PROGRAM)).is_err(), "masked");
+            let (gone, _) = to_uninstall(&root, &[]).unwrap();
+            assert!(gone.is_empty());
+            fs::remove_file(&path).unwrap();
+        }
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_failure_takes_back_what_was_done() {
+        let root = root("undo");
+        let mut changes = to_install(&root, Path::new(PROGRAM)).unwrap();
+        // A file where a directory would have to be.
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        changes[3].path = root.join("file/link");
+        assert!(change(&changes).unwrap_err().message.contains("cannot link"));
+        assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn the_programs_path_in_a_unit_file() {
+        let of = |p: &str| as_program(Path::new(p));
+        assert_eq!(of("/a/cgmgr").unwrap(), "/a/cgmgr");
+        assert_eq!(of("/a b/100%/cg\"m").unwrap(), "\"/a b/100%%/cg\\\"m\"");
+        assert!(of("/a\nb").is_err() && of("/a (deleted)").is_err() && of("cgmgr").is_err());
+    }
+}

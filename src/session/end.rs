@@ -1,0 +1,293 @@
+//! Ends live sessions from outside: at once, or with time to put things in order.
+//!
+//! A session with a group is ended by the kernel (`cgroup.kill`: recursive, and no fork escapes it). One without is what
+//! descends from its supervisor, which adopts every orphan of it; that is killed again and again until nothing is left.
+
+use super::registry::{Record, Registry};
+use super::supervise;
+use crate::kernel::error::Doing;
+use crate::kernel::{Group, KernelError, Tree, process};
+use crate::plan::path::{GroupPath, SessionName};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+/// How long processes have to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long killed processes may take to be gone: core dumps and uninterruptible sleeps end late.
+const KILL_DEADLINE: Duration = Duration::from_secs(60);
+/// How often a long wait is told.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// How long the cgmgr in charge may take to put an ended session away.
+const PUT_AWAY: Duration = Duration::from_secs(10);
+
+/// How to end a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, ten seconds, SIGKILL.
+    Stop,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct End {
+    /// Processes that were in it.
+    pub processes: usize,
+    /// How many of them SIGKILL ended.
+    pub killed: usize,
+    /// What the user should know.
+    pub note: Option<String>,
+}
+
+/// Told of a wait that takes long.
+pub type Progress<'a> = &'a mut dyn FnMut(&str);
+
+/// Ends a session that has a group, and sees to it that the group goes.
+pub fn group(
+    tree: &Tree,
+    (group, path): (&Group, &GroupPath),
+    name: &SessionName,
+    registry: Option<&Registry>,
+    how: How,
+    progress: Progress<'_>,
+) -> Result<End, KernelError> {
+    let mut end = End {
+        processes: group.processes_below()?.len(),
+        ..End::default()
+    };
+    let stopped = how == How::Stop && ask_to_end(group, path, progress)?;
+    if !stopped {
+        end.killed = group.processes_below()?.len();
+        match group.kill() {
+            Err(e) if e.is_gone() => {}
+            other => other?,
+        }
+        wait_empty(group, KILL_DEADLINE, "to die", progress)?;
+    }
+    end.note = put_away(tree, group, path, name, registry)?;
+    Ok(end)
+}
+
+/// SIGTERM, and SIGHUP for those at a terminal: an interactive shell ignores the former. `true`: all have ended.
+fn ask_to_end(group: &Group, path: &GroupPath, progress: Progress<'_>) -> Result<bool, KernelError> {
+    // Frozen processes hear nothing but SIGKILL.
+    if group.get("cgroup.freeze")?.as_deref() == Some("1") {
+        group.write("cgroup.freeze", "0")?;
+    }
+    let inside = |pid: i32| {
+        process::group_of(pid)
+            .and_then(|g| GroupPath::new(&g))
+            .is_some_and(|g| path.contains(&g))
+    };
+    for pid in group.processes_below()? {
+        ask(pid, &inside)
+            .map_err(|e| KernelError::new(Doing::Other, format!("signal {}", process::describe(pid)), e))?;
+    }
+    match wait_empty(group, GRACE, "to end", progress) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno == Errno::TIMEDOUT => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn ask(pid: i32, is_it: &dyn Fn(i32) -> bool) -> Result<bool, Errno> {
+    // As systemd does it: SIGCONT last, so that a stopped process handles what is pending.
+    let at_terminal = process::stat(pid).is_some_and(|s| s.has_terminal);
+    let signals: &[Signal] = if at_terminal {
+        &[Signal::TERM, Signal::HUP, Signal::CONT]
+    } else {
+        &[Signal::TERM, Signal::CONT]
+    };
+    process::signal(pid, signals, is_it)
+}
+
+fn wait_empty(
+    group: &Group,
+    deadline: Duration,
+    what_for: &str,
+    progress: Progress<'_>,
+) -> Result<(), KernelError> {
+    let started = Instant::now();
+    loop {
+        let left = deadline.saturating_sub(started.elapsed());
+        match group.wait_empty(left.min(PROGRESS)) {
+            Err(e) if e.errno == Errno::TIMEDOUT && left > PROGRESS => {
+                let who = e.detail.unwrap_or_default();
+                progress(&format!("waiting for processes {what_for}: {who}"));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The cgmgr in charge removes the group; where there is none, this one does.
+fn put_away(
+    tree: &Tree,
+    group: &Group,
+    path: &GroupPath,
+    name: &SessionName,
+    registry: Option<&Registry>,
+) -> Result<Option<String>, KernelError> {
+    let id = group.id()?;
+    let started = Instant::now();
+    loop {
+        // Another group under this name is another session.
+        match tree.find(path)? {
+            Some(now) if now.id()? == id => {}
+            _ => return Ok(None),
+        }
+        let free = match registry {
+            Some(registry) => registry.lock(name).ok().flatten(),
+            None => return Ok(Some("its group is left to the cgmgr in charge of it".into())),
+        };
+        if let Some(_held) = free {
+            return Ok(supervise::remove(tree, path)
+                .err()
+                .map(|e| format!("its group is left: {e}")));
+        }
+        if started.elapsed() > PUT_AWAY {
+            return Ok(Some(
+                "the cgmgr in charge of it has not removed its group yet (is it stopped?)".into(),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The processes of a session without a group, each with its start. Zombies are dead already.
+fn members(record: &Record, attended: bool) -> Vec<(i32, u64)> {
+    // A pid that was reused is younger than the command that its first owner started.
+    let is_supervisor = attended
+        && process::start_time(record.supervisor)
+            .is_some_and(|start| record.pid_start.is_none_or(|command| start <= command));
+    let mut pids = Vec::new();
+    if is_supervisor {
+        pids = process::descendants(record.supervisor);
+    } else if let Some(pid) = record.pid
+        && record.pid_start.is_some()
+        && process::start_time(pid) == record.pid_start
+    {
+        pids.push(pid);
+        pids.extend(process::descendants(pid));
+    }
+    // Children before their parents: the command goes last, so that its supervisor finds nobody left over.
+    pids.into_iter()
+        .rev()
+        .filter_map(|pid| Some((pid, process::stat(pid)?)))
+        .filter(|(_, stat)| stat.state != 'Z')
+        .map(|(pid, stat)| (pid, stat.start))
+        .collect()
+}
+
+fn signal_all(members: &[(i32, u64)], signals: &[Signal]) -> Result<(), String> {
+    for (pid, start) in members {
+        process::signal(*pid, signals, &|p| process::start_time(p) == Some(*start))
+            .map_err(|e| format!("cannot signal {}: {e}", process::describe(*pid)))?;
+    }
+    Ok(())
+}
+
+/// Ends a session of the process backend.
+pub fn without_group(
+    name: &SessionName,
+    record: &Record,
+    registry: &Registry,
+    how: How,
+    progress: Progress<'_>,
+) -> Result<End, String> {
+    let attended = registry.is_attended(name);
+    let now = || members(record, attended);
+    let mut end = End {
+        processes: now().len(),
+        ..End::default()
+    };
+    if how == How::Stop {
+        for (pid, start) in now() {
+            ask(pid, &|p| process::start_time(p) == Some(start))
+                .map_err(|e| format!("cannot signal {}: {e}", process::describe(pid)))?;
+        }
+        poll_until(GRACE, "to end", &now, progress);
+    }
+    end.killed = now().len();
+    let started = Instant::now();
+    while started.elapsed() < KILL_DEADLINE {
+        let found = now();
+        if found.is_empty() {
+            break;
+        }
+        // Stopped first: what is stopped forks no more, so that a round catches all there are.
+        signal_all(&found, &[Signal::STOP])?;
+        signal_all(&now(), &[Signal::KILL])?;
+        poll_until(Duration::from_millis(200), "to die", &now, progress);
+    }
+    let left = now();
+    if !left.is_empty() {
+        let who: Vec<String> = left
+            .iter()
+            .take(8)
+            .map(|(pid, _)| process::describe(*pid))
+            .collect();
+        return Err(format!("these do not die: {}", who.join(", ")));
+    }
+    if !attended {
+        end.note =
+            Some("its cgmgr is gone: processes that had left its command's tree cannot be found".into());
+        return Ok(end);
+    }
+    let started = Instant::now();
+    while registry.is_attended(name) && started.elapsed() < PUT_AWAY {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(end)
+}
+
+fn poll_until(
+    deadline: Duration,
+    what_for: &str,
+    members: &dyn Fn() -> Vec<(i32, u64)>,
+    progress: Progress<'_>,
+) {
+    let started = Instant::now();
+    let mut tell_at = PROGRESS;
+    loop {
+        let left = members();
+        if left.is_empty() || started.elapsed() >= deadline {
+            return;
+        }
+        if started.elapsed() >= tell_at {
+            tell_at += PROGRESS;
+            let who: Vec<String> = left
+                .iter()
+                .take(8)
+                .map(|(pid, _)| process::describe(*pid))
+                .collect();
+            progress(&format!("waiting for processes {what_for}: {}", who.join(", ")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_pid_is_nobody_of_the_session() {
+        let mut child = std::process::Command::new("sleep").arg("5").spawn().unwrap();
+        let pid = child.id() as i32;
+        let mut record = Record {
+            pid: Some(pid),
+            pid_start: process::start_time(pid),
+            supervisor: pid,
+            ..Record::default()
+        };
+        assert_eq!(members(&record, false).len(), 1);
+        record.pid_start = record.pid_start.map(|s| s - 1);
+        // Neither the command's pid nor the supervisor's is the one that was recorded.
+        assert!(members(&record, false).is_empty() && members(&record, true).is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
