@@ -62,7 +62,12 @@ pub fn shell_status(status: ExitStatus) -> i32 {
 pub fn command<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(must("CGMGR_BIN"));
     command.args(words).stdin(Stdio::null());
-    for name in ["CGMGR_CGROUP_ROOT", "CGMGR_BACKEND", "CGMGR_RUNTIME_DIR", "CGMGR_LOG"] {
+    for name in [
+        "CGMGR_CGROUP_ROOT",
+        "CGMGR_BACKEND",
+        "CGMGR_RUNTIME_DIR",
+        "CGMGR_LOG",
+    ] {
         command.env_remove(name);
     }
     command
@@ -181,7 +186,10 @@ impl Live {
                 let _ = self.cgmgr.kill();
                 let mut err = String::new();
                 let _ = self.cgmgr.stderr.take().map(|mut e| e.read_to_string(&mut err));
-                panic!("`{begin}` was to come from {}, `{line}` came; it said: {err}", self.name)
+                panic!(
+                    "`{begin}` was to come from {}, `{line}` came; it said: {err}",
+                    self.name
+                )
             }
         }
     }

@@ -186,7 +186,11 @@ impl Lab {
             ));
         }
         if children(MOUNT) != self.root && !is_systemd() {
-            return Err(format!("groups were {:?} and are {:?}", self.root, children(MOUNT)));
+            return Err(format!(
+                "groups were {:?} and are {:?}",
+                self.root,
+                children(MOUNT)
+            ));
         }
         Ok(())
     }

@@ -16,11 +16,18 @@ pub fn print() {
         .unwrap_or("")
         .to_owned();
     let file = |name: &str| read(&format!("/sys/fs/cgroup{group}/{name}"));
-    let files: Value = ["memory.max", "memory.high", "pids.max", "cpu.max", "cpu.weight", "cgroup.procs"]
-        .into_iter()
-        .map(|name| (name.to_owned(), json!(file(name))))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
+    let files: Value = [
+        "memory.max",
+        "memory.high",
+        "pids.max",
+        "cpu.max",
+        "cpu.weight",
+        "cgroup.procs",
+    ]
+    .into_iter()
+    .map(|name| (name.to_owned(), json!(file(name))))
+    .collect::<serde_json::Map<_, _>>()
+    .into();
     let env: serde_json::Map<_, _> = std::env::vars_os()
         .map(|(name, value)| {
             (

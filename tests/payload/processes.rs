@@ -60,7 +60,11 @@ fn wait_ready(child: &mut Child) {
 pub fn storm() {
     let mut children = Vec::new();
     let error = loop {
-        match again(&["hold"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn() {
+        match again(&["hold"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+        {
             Ok(child) => children.push(child),
             Err(error) => break error,
         }

@@ -194,12 +194,7 @@ fn in_guests(arguments: &Arguments, built: &Built, tests: &[String]) -> Result<T
 }
 
 /// One boot: the named tests, one at a time.
-fn in_guest(
-    guest: &Guest,
-    arguments: &Arguments,
-    built: &Built,
-    names: &[String],
-) -> Result<Tally> {
+fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String]) -> Result<Tally> {
     let name = guest.name();
     if names.is_empty() {
         bail!("no test is for this mode; a mode that compares nothing has failed");

@@ -74,5 +74,8 @@ fn a_terminals_escape_sequences_stay_text() {
     let odd = lab.path("a\x1b[31mb.role.toml");
     fs::write(&odd, b"nonsense = 1\n").expect("a file");
     let done = cgmgr(&["check", &odd]);
-    assert!(!done.err.contains('\x1b') && !done.out.contains('\x1b'), "{done:#?}");
+    assert!(
+        !done.err.contains('\x1b') && !done.out.contains('\x1b'),
+        "{done:#?}"
+    );
 }

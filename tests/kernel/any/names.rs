@@ -21,10 +21,26 @@ fn names_that_could_leave_the_place_of_sessions_are_refused() {
     let lab = Lab::new();
     // Whatever was made would be seen: neither the sessions' group nor its parents may get a child.
     run_payload(&[], &["facts"]).expect(0);
-    let before = (children(&sessions()), children(&crate::lab::workloads()), children("/sys/fs/cgroup"));
+    let before = (
+        children(&sessions()),
+        children(&crate::lab::workloads()),
+        children("/sys/fs/cgroup"),
+    );
     let long = "x".repeat(300);
     let marker = lab.path("marker");
-    for name in ["", ".", "..", "../x", "a/b", "/", "a\nb", "a b", "\u{e9}", "a\x1b[31m", &long] {
+    for name in [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "/",
+        "a\nb",
+        "a b",
+        "\u{e9}",
+        "a\x1b[31m",
+        &long,
+    ] {
         let option = format!("--name={name}");
         let done = cgmgr(&["run", &option, "--", "touch", &marker]).expect(125);
         done.says("help: ").says_nothing_of("\x1b");
@@ -35,7 +51,11 @@ fn names_that_could_leave_the_place_of_sessions_are_refused() {
     command.arg(not_utf8).args(["--", "touch", &marker]);
     finish(&mut command).expect(125).says("not UTF-8");
     assert!(!std::path::Path::new(&marker).exists());
-    let after = (children(&sessions()), children(&crate::lab::workloads()), children("/sys/fs/cgroup"));
+    let after = (
+        children(&sessions()),
+        children(&crate::lab::workloads()),
+        children("/sys/fs/cgroup"),
+    );
     assert_eq!(before, after);
 }
 
@@ -44,10 +64,22 @@ fn a_name_in_use_is_refused_and_the_session_undisturbed() {
     let lab = Lab::new();
     let live = Live::hold("one", &["--memory-max", "99MiB"], 0);
     let marker = lab.path("marker");
-    let done = cgmgr(&["run", "--name", "one", "--memory-max", "55MiB", "--", "touch", &marker]);
+    let done = cgmgr(&[
+        "run",
+        "--name",
+        "one",
+        "--memory-max",
+        "55MiB",
+        "--",
+        "touch",
+        &marker,
+    ]);
     done.expect(125).says("one").says("in use").says("help: ");
     assert!(!std::path::Path::new(&marker).exists());
-    assert_eq!(crate::lab::read(&format!("{}/memory.max", live.group())), (99 << 20).to_string());
+    assert_eq!(
+        crate::lab::read(&format!("{}/memory.max", live.group())),
+        (99 << 20).to_string()
+    );
     live.end().expect(0);
     run_payload(&["--name", "one"], &["facts"]).expect(0);
 }
@@ -96,7 +128,9 @@ fn a_killed_cgmgrs_session_keeps_its_name_until_it_is_empty() {
     used.says("in use");
     assert_eq!(procs(&path_of("orphan")), [pid], "the session itself goes on");
     drop(live);
-    crate::cgmgr::until("the orphan's group is empty", || procs(&path_of("orphan")).is_empty());
+    crate::cgmgr::until("the orphan's group is empty", || {
+        procs(&path_of("orphan")).is_empty()
+    });
     // What is left of it is debris of ours: the name is free again.
     cgmgr(&["run", "--name", "orphan", "--", "true"]).expect(0);
     drop(lab);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::cgmgr::{cgmgr, report, run_command, finish};
+use crate::cgmgr::{cgmgr, finish, report, run_command};
 use crate::first_fork;
 use crate::lab::{Lab, MOUNT, full, is_systemd, read, sessions, write};
 
@@ -33,20 +33,29 @@ fn the_same_look_catches_a_late_attach() {
     fs::create_dir_all(&group).expect("a group");
     let (mut escaped, mut seen) = (0, 0);
     for _ in 0..40 {
-        let child = Command::new(&program).stdout(Stdio::piped()).spawn().expect("the program");
+        let child = Command::new(&program)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program");
         // Too late, on purpose: it has run already. It may even have ended.
         let _ = fs::write(format!("{group}/cgroup.procs"), child.id().to_string());
         let output = child.wait_with_output().expect("a child");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         seen += text.lines().count();
-        escaped += text.lines().filter(|line| !line.ends_with("/late-attach")).count();
+        escaped += text
+            .lines()
+            .filter(|line| !line.ends_with("/late-attach"))
+            .count();
         if escaped > 0 {
             break;
         }
     }
     fs::remove_dir(&group).expect("an empty group");
     assert!(seen > 0, "nothing was looked at");
-    assert!(escaped > 0, "of {seen} processes attached late none was seen outside: the look is blind");
+    assert!(
+        escaped > 0,
+        "of {seen} processes attached late none was seen outside: the look is blind"
+    );
 }
 
 #[test]
@@ -54,12 +63,27 @@ fn the_first_process_is_cloned_into_the_group_and_the_limits_are_there() {
     let lab = Lab::new();
     let file = lab.path("report");
     let options = [
-        "--name", "early", "--memory-max", "200MiB", "--memory-high", "150MiB", "--pids", "40", "--cpus", "1.5",
-        "--cpu-weight", "77", "--report", &file,
+        "--name",
+        "early",
+        "--memory-max",
+        "200MiB",
+        "--memory-high",
+        "150MiB",
+        "--pids",
+        "40",
+        "--cpus",
+        "1.5",
+        "--cpu-weight",
+        "77",
+        "--report",
+        &file,
     ];
     let done = finish(&mut run_command(&options, &["facts"])).expect(0);
     let facts: Value = done.json();
-    assert_eq!(format!("{MOUNT}{}", facts["cgroup"].as_str().expect("a group")), crate::lab::path_of("early"));
+    assert_eq!(
+        format!("{MOUNT}{}", facts["cgroup"].as_str().expect("a group")),
+        crate::lab::path_of("early")
+    );
     let expected: BTreeMap<&str, String> = BTreeMap::from([
         ("memory.max", (200 << 20).to_string()),
         ("memory.high", (150 << 20).to_string()),
@@ -83,7 +107,11 @@ fn the_supervisor_is_outside_the_group() {
     let live = crate::cgmgr::Live::hold("apart", &[], 0);
     let supervisor = read(&format!("/proc/{}/cgroup", live.pid()));
     assert!(!supervisor.contains("cgmgr-apart"), "{supervisor}");
-    assert_eq!(supervisor, read("/proc/self/cgroup"), "it stays where its caller is");
+    assert_eq!(
+        supervisor,
+        read("/proc/self/cgroup"),
+        "it stays where its caller is"
+    );
     assert_eq!(crate::lab::procs(&live.group()).len(), 1);
     live.end().expect(0);
     drop(lab);
@@ -110,7 +138,10 @@ fn a_launch_that_cannot_be_placed_runs_nothing_and_leaves_nothing() {
     let report = report(&file);
     assert_eq!(report["started_command"], false);
     assert!(!fs::exists(&marker).expect("a look"), "the command ran");
-    assert!(!fs::exists(crate::lab::path_of("full")).expect("a look"), "a group is left");
+    assert!(
+        !fs::exists(crate::lab::path_of("full")).expect("a look"),
+        "a group is left"
+    );
 }
 
 #[test]
@@ -126,7 +157,10 @@ fn a_clone_that_pids_max_refuses_leaves_nothing() {
     let done = done.expect(125);
     done.says("cgmgr: error: ").says("help: ").says("pids");
     assert!(!fs::exists(&marker).expect("a look"), "the command ran");
-    assert!(!fs::exists(crate::lab::path_of("nopids")).expect("a look"), "a group is left");
+    assert!(
+        !fs::exists(crate::lab::path_of("nopids")).expect("a look"),
+        "a group is left"
+    );
     drop(lab);
 }
 
@@ -142,7 +176,9 @@ fn a_group_that_already_has_a_session_name_but_not_our_mark_is_not_taken() {
     let survives = sleeper.try_wait().expect("a look").is_none();
     sleeper.kill().expect("SIGKILL");
     sleeper.wait().expect("a child");
-    crate::cgmgr::until("the foreign group is gone", || fs::remove_dir(&foreign).is_ok() || !fs::exists(&foreign).expect("a look"));
+    crate::cgmgr::until("the foreign group is gone", || {
+        fs::remove_dir(&foreign).is_ok() || !fs::exists(&foreign).expect("a look")
+    });
     done.expect(125).says("in use");
     assert!(survives, "a foreign process was killed");
     drop(lab);

@@ -37,7 +37,15 @@ fn facts_as(score: i32, nice: i32, options: &[&str], environment: &[(&str, &str)
 #[test]
 fn the_score_is_derived_from_the_callers() {
     let _lab = Lab::new();
-    for (own, expected) in [(-900, 0), (-1, 0), (0, 998), (500, 998), (997, 998), (998, 1000), (1000, 1000)] {
+    for (own, expected) in [
+        (-900, 0),
+        (-1, 0),
+        (0, 998),
+        (500, 998),
+        (997, 998),
+        (998, 1000),
+        (1000, 1000),
+    ] {
         let (facts, _) = facts_as(own, 0, &[], &[]);
         assert_eq!(facts["oom_score_adj"], expected, "the caller's is {own}");
     }
@@ -63,7 +71,15 @@ fn what_is_declared_comes_before_what_is_derived() {
     assert_eq!(facts["nice"], 5, "relative to the caller's");
     assert_eq!(facts["oom_score_adj"], 321);
     assert_eq!(facts["nofile"], json!([2222, 2222]));
-    let flags = ["--role", &role, "--nice=-7", "--oom-score-adj", "-5", "--nofile", "333"];
+    let flags = [
+        "--role",
+        &role,
+        "--nice=-7",
+        "--oom-score-adj",
+        "-5",
+        "--nofile",
+        "333",
+    ];
     let (facts, _) = facts_as(0, 2, &flags, &[]);
     assert_eq!(
         (&facts["nice"], &facts["oom_score_adj"], &facts["nofile"]),
@@ -82,7 +98,11 @@ fn coders_variables_count_when_the_management_is_on() {
         let mut all = vec![("CODER_PROC_PRIO_MGMT", value)];
         all.extend(numbers);
         let (on, _) = facts_as(0, 0, &[], &all);
-        assert_eq!((&on["oom_score_adj"], &on["nice"]), (&111.into(), &7.into()), "{value:?}");
+        assert_eq!(
+            (&on["oom_score_adj"], &on["nice"]),
+            (&111.into(), &7.into()),
+            "{value:?}"
+        );
     }
 }
 
@@ -96,8 +116,15 @@ fn a_bad_number_of_coders_is_named_and_the_default_used() {
         ("CODER_PROC_NICE_SCORE", "1.5"),
     ] {
         let (facts, err) = facts_as(0, 0, &[], &[("CODER_PROC_PRIO_MGMT", "1"), (name, value)]);
-        assert_eq!((&facts["oom_score_adj"], &facts["nice"]), (&998.into(), &5.into()), "{name}={value}");
-        assert!(err.contains("cgmgr: warning: ") && err.contains(name) && err.contains(value), "{err}");
+        assert_eq!(
+            (&facts["oom_score_adj"], &facts["nice"]),
+            (&998.into(), &5.into()),
+            "{name}={value}"
+        );
+        assert!(
+            err.contains("cgmgr: warning: ") && err.contains(name) && err.contains(value),
+            "{err}"
+        );
     }
 }
 
@@ -114,7 +141,11 @@ fn exactly_three_variables_are_taken_away_and_one_is_added() {
     ];
     let (facts, _) = facts(&["--name", "envy"], &given);
     let env = facts["env"].as_object().expect("variables");
-    for name in ["CODER_PROC_PRIO_MGMT", "CODER_PROC_OOM_SCORE", "CODER_PROC_NICE_SCORE"] {
+    for name in [
+        "CODER_PROC_PRIO_MGMT",
+        "CODER_PROC_OOM_SCORE",
+        "CODER_PROC_NICE_SCORE",
+    ] {
         assert!(!env.contains_key(name), "{name} reached the session");
     }
     for name in ["CODER_PROC_OTHER", "CODER_AGENT_TOKEN", "XCODER_PROC_OOM_SCORE"] {
@@ -123,8 +154,24 @@ fn exactly_three_variables_are_taken_away_and_one_is_added() {
     assert_eq!(env["CGMGR_SESSION"], "envy");
     // Everything else is the caller's, no more and no less.
     let mut expected: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
-    expected.extend(["CODER_PROC_OTHER", "CODER_AGENT_TOKEN", "XCODER_PROC_OOM_SCORE", "CGMGR_SESSION"].map(str::to_owned));
-    expected.retain(|name| !["CGMGR_CGROUP_ROOT", "CGMGR_BACKEND", "CGMGR_RUNTIME_DIR", "CGMGR_LOG"].contains(&name.as_str()));
+    expected.extend(
+        [
+            "CODER_PROC_OTHER",
+            "CODER_AGENT_TOKEN",
+            "XCODER_PROC_OOM_SCORE",
+            "CGMGR_SESSION",
+        ]
+        .map(str::to_owned),
+    );
+    expected.retain(|name| {
+        ![
+            "CGMGR_CGROUP_ROOT",
+            "CGMGR_BACKEND",
+            "CGMGR_RUNTIME_DIR",
+            "CGMGR_LOG",
+        ]
+        .contains(&name.as_str())
+    });
     expected.sort();
     expected.dedup();
     let mut found: Vec<String> = env.keys().cloned().collect();
@@ -153,10 +200,16 @@ fn inherited_descriptors_pass_and_cgmgrs_own_do_not() {
         let mut command = std::process::Command::new(payload());
         command.arg("fds").stdin(std::process::Stdio::null());
         let direct = finish(&mut command).expect(0);
-        direct.out.lines().filter_map(|l| Some(l.split(' ').next()?.to_owned())).collect()
+        direct
+            .out
+            .lines()
+            .filter_map(|l| Some(l.split(' ').next()?.to_owned()))
+            .collect()
     };
     let numbers = |out: &str| -> Vec<String> {
-        out.lines().filter_map(|l| Some(l.split(' ').next()?.to_owned())).collect()
+        out.lines()
+            .filter_map(|l| Some(l.split(' ').next()?.to_owned()))
+            .collect()
     };
     let passed = run(&[]);
     let mut expected = mine.clone();
@@ -177,9 +230,14 @@ fn makes_jobserver_works_through_run() {
     );
     let tally = lab.path("done");
     lab.file("inner.mk", &format!("all: a b c\na b c:\n\t@echo $@ >>{tally}\n"));
-    let folder = std::path::Path::new(&makefile).parent().expect("a folder").to_owned();
+    let folder = std::path::Path::new(&makefile)
+        .parent()
+        .expect("a folder")
+        .to_owned();
     let mut make = std::process::Command::new("make");
-    make.args(["-j2", "-f", "Makefile"]).current_dir(folder).stdin(std::process::Stdio::null());
+    make.args(["-j2", "-f", "Makefile"])
+        .current_dir(folder)
+        .stdin(std::process::Stdio::null());
     let done = finish(&mut make).expect(0);
     done.says_nothing_of("jobserver");
     let mut built: Vec<String> = read(&tally).lines().map(str::to_owned).collect();
@@ -196,7 +254,11 @@ fn the_mask_and_dispositions_of_signals_are_the_callers() {
     let direct = finish(&mut direct).expect(0).json();
     assert_eq!(facts["blocked"], direct["blocked"]);
     assert_eq!(facts["ignored"], direct["ignored"]);
-    assert_eq!(facts["pgid"], rustix::process::getpgrp().as_raw_nonzero().get(), "no group of its own");
+    assert_eq!(
+        facts["pgid"],
+        rustix::process::getpgrp().as_raw_nonzero().get(),
+        "no group of its own"
+    );
 }
 
 #[test]
@@ -204,7 +266,10 @@ fn a_user_gets_his_ids_his_home_and_no_say_over_his_limits() {
     let lab = Lab::new();
     crate::people::coder();
     let file = lab.path("report");
-    let (facts, _) = facts(&["--user", "coder", "--memory-max", "100MiB", "--report", &file], &[]);
+    let (facts, _) = facts(
+        &["--user", "coder", "--memory-max", "100MiB", "--report", &file],
+        &[],
+    );
     assert_eq!(facts["uid"], json!(["1000", "1000", "1000", "1000"]));
     assert_eq!(facts["gid"], json!(["1000", "1000", "1000", "1000"]));
     assert_eq!(facts["groups"], json!(["1000"]), "root's groups are gone");
@@ -217,7 +282,17 @@ fn a_user_gets_his_ids_his_home_and_no_say_over_his_limits() {
          {0} write $g/$f max; done; {0} write /sys/fs/cgroup/cgroup.procs $$",
         payload()
     );
-    let words = ["run", "--user", "coder", "--memory-max", "100MiB", "--", "sh", "-c", &script];
+    let words = [
+        "run",
+        "--user",
+        "coder",
+        "--memory-max",
+        "100MiB",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
     let done = crate::cgmgr::cgmgr(&words).expect(0);
     assert_eq!(done.out, "errno 13\n".repeat(5), "{done:#?}");
 }
@@ -241,17 +316,45 @@ fn a_run_inside_a_session_stays_in_it() {
     let lab = Lab::new();
     let file = lab.path("report");
     let words = [
-        "run", "--name", "outer", "--memory-max", "200MiB", "--", "cgmgr", "run", "--name", "inner", "--memory-max", "300MiB",
-        "--report", &file, "--", &payload(), "facts",
+        "run",
+        "--name",
+        "outer",
+        "--memory-max",
+        "200MiB",
+        "--",
+        "cgmgr",
+        "run",
+        "--name",
+        "inner",
+        "--memory-max",
+        "300MiB",
+        "--report",
+        &file,
+        "--",
+        &payload(),
+        "facts",
     ];
     let mut command = crate::cgmgr::command(words);
     let bin = crate::lab::must("CGMGR_BIN");
-    let folder = std::path::Path::new(&bin).parent().expect("a folder").display().to_string();
-    command.env("PATH", format!("{folder}:{}", std::env::var("PATH").expect("PATH")));
+    let folder = std::path::Path::new(&bin)
+        .parent()
+        .expect("a folder")
+        .display()
+        .to_string();
+    command.env(
+        "PATH",
+        format!("{folder}:{}", std::env::var("PATH").expect("PATH")),
+    );
     let done = finish(&mut command).expect(0);
     done.says("already inside session outer");
     let facts = done.json();
-    assert!(facts["cgroup"].as_str().expect("a group").ends_with("/cgmgr-outer"), "{facts}");
+    assert!(
+        facts["cgroup"]
+            .as_str()
+            .expect("a group")
+            .ends_with("/cgmgr-outer"),
+        "{facts}"
+    );
     assert_eq!(facts["files"]["memory.max"], (200 << 20).to_string());
 }
 
@@ -261,19 +364,28 @@ fn a_storm_of_forks_ends_at_pids() {
     let file = lab.path("report");
     let done = run_payload(&["--pids", "30", "--report", &file], &["storm"]).expect(0);
     let word = done.out.trim().to_owned();
-    let count = word.strip_prefix("forked ").and_then(|r| r.strip_suffix(" errno 11"));
-    let count: u32 = count.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{done:#?}"));
+    let count = word
+        .strip_prefix("forked ")
+        .and_then(|r| r.strip_suffix(" errno 11"));
+    let count: u32 = count
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{done:#?}"));
     // The command itself is the thirtieth; a spawn may need a task for a moment.
     assert!((27..=29).contains(&count), "{count}");
     let told = report(&file);
-    assert!(told["usage"]["pids_refused"].as_u64().is_some_and(|n| n >= 1), "{told:#}");
+    assert!(
+        told["usage"]["pids_refused"].as_u64().is_some_and(|n| n >= 1),
+        "{told:#}"
+    );
 }
 
 #[test]
 fn a_hold_is_charged_to_its_own_group() {
     let lab = Lab::new();
     let live = Live::hold("charged", &["--memory-max", "200MiB"], 50);
-    let current: u64 = read(&format!("{}/memory.current", live.group())).parse().expect("a number");
+    let current: u64 = read(&format!("{}/memory.current", live.group()))
+        .parse()
+        .expect("a number");
     assert!((50 << 20..200 << 20).contains(&current), "{current}");
     live.end().expect(0);
     drop(lab);

@@ -83,7 +83,10 @@ fn usage_errors_of_run_are_125_and_start_nothing() {
         words.extend(touch);
         let done = cgmgr(&words).expect(125);
         assert!(!done.err.is_empty());
-        assert!(!std::path::Path::new(&marker).exists(), "{options:?} ran the command");
+        assert!(
+            !std::path::Path::new(&marker).exists(),
+            "{options:?} ran the command"
+        );
     }
     cgmgr(&["run"]).expect(125);
     cgmgr(&["run", "--"]).expect(125);
@@ -93,11 +96,16 @@ fn usage_errors_of_run_are_125_and_start_nothing() {
 #[test]
 fn a_role_that_is_wrong_is_125_for_run_and_2_for_check() {
     let lab = Lab::new();
-    let role = lab.file("wrong.role.toml", "[runtime.limits]\nmemory_max = \"8 Gb\"\nmemory_hihg = 1\npids = 0\n");
+    let role = lab.file(
+        "wrong.role.toml",
+        "[runtime.limits]\nmemory_max = \"8 Gb\"\nmemory_hihg = 1\npids = 0\n",
+    );
     let run = cgmgr(&["run", "--role", &role, "--", "true"]).expect(125);
     let check = cgmgr(&["check", &role]).expect(2);
     for done in [&run, &check] {
-        done.says("wrong.role.toml:3:").says("wrong.role.toml:4:").says("help:");
+        done.says("wrong.role.toml:3:")
+            .says("wrong.role.toml:4:")
+            .says("help:");
     }
     nothing_is_left();
 }
@@ -113,11 +121,26 @@ fn input_and_output_are_the_commands() {
         .spawn()
         .expect("cgmgr");
     use std::io::{Read, Write};
-    child.stdin.take().expect("a pipe").write_all(b"a\0b\xff").expect("input");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(b"a\0b\xff")
+        .expect("input");
     let mut out = Vec::new();
-    child.stdout.take().expect("a pipe").read_to_end(&mut out).expect("output");
+    child
+        .stdout
+        .take()
+        .expect("a pipe")
+        .read_to_end(&mut out)
+        .expect("output");
     let mut err = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("output");
+    child
+        .stderr
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut err)
+        .expect("output");
     assert_eq!(shell_status(child.wait().expect("a child")), 0);
     assert_eq!(out, b"a\0b\xff");
     assert!(err.contains("to-err\n"), "{err}");
@@ -126,7 +149,9 @@ fn input_and_output_are_the_commands() {
 #[test]
 fn arguments_are_passed_as_they_are() {
     let _lab = Lab::new();
-    let words = ["run", "--", "printf", "[%s]", "a b", "", "--name", "-x", "*", "\n"];
+    let words = [
+        "run", "--", "printf", "[%s]", "a b", "", "--name", "-x", "*", "\n",
+    ];
     let done = cgmgr(&words).expect(0);
     assert_eq!(done.out, "[a b][][--name][-x][*][\n]");
 }
@@ -135,7 +160,16 @@ fn arguments_are_passed_as_they_are() {
 fn the_report_tells_everything() {
     let lab = Lab::new();
     let file = lab.path("report");
-    let options = ["--name", "told", "--memory-max", "64MiB", "--pids", "50", "--report", &file];
+    let options = [
+        "--name",
+        "told",
+        "--memory-max",
+        "64MiB",
+        "--pids",
+        "50",
+        "--report",
+        &file,
+    ];
     run_payload(&options, &["facts"]).expect(0);
     let report = report(&file);
     assert_eq!(report["session"], "told");
@@ -146,10 +180,16 @@ fn the_report_tells_everything() {
     assert_eq!(report["status"], 0);
     assert_eq!(report["exit"]["code"], 0);
     assert!(report["oom"].is_null() && report["error"].is_null(), "{report}");
-    assert!(report["started"].as_u64().is_some_and(|t| t > 1_000_000_000), "{report}");
+    assert!(
+        report["started"].as_u64().is_some_and(|t| t > 1_000_000_000),
+        "{report}"
+    );
     assert_eq!(report["command"][1], "facts");
     for count in ["memory_peak", "cpu_usec", "wall_usec"] {
-        assert!(report["usage"][count].as_u64().is_some_and(|n| n > 0), "{count} in {report}");
+        assert!(
+            report["usage"][count].as_u64().is_some_and(|n| n > 0),
+            "{count} in {report}"
+        );
     }
     assert_eq!(report["left"].as_array().map(Vec::len), Some(0));
     let receipt = report["receipt"].as_array().expect("a receipt");
@@ -165,7 +205,11 @@ fn the_report_tells_everything() {
 fn a_summary_is_one_line_of_figures() {
     let _lab = Lab::new();
     let done = run_shell(&["--name", "sum", "--summary"], "exit 4").expect(4);
-    let lines: Vec<&str> = done.err.lines().filter(|l| l.starts_with("cgmgr: sum: ")).collect();
+    let lines: Vec<&str> = done
+        .err
+        .lines()
+        .filter(|l| l.starts_with("cgmgr: sum: "))
+        .collect();
     assert_eq!(lines.len(), 1, "{done:#?}");
     for word in ["exit status 4", "took ", "CPU ", "memory peak "] {
         assert!(lines[0].contains(word), "{word} in {lines:?}");
@@ -176,10 +220,16 @@ fn a_summary_is_one_line_of_figures() {
 #[test]
 fn every_line_of_cgmgrs_own_begins_with_its_name() {
     let lab = Lab::new();
-    let role = lab.file("r.role.toml", "[runtime.limits]\nmemory_max = \"32 MiB\"\nio_weight = 7\n");
+    let role = lab.file(
+        "r.role.toml",
+        "[runtime.limits]\nmemory_max = \"32 MiB\"\nio_weight = 7\n",
+    );
     let done = run_payload(&["--role", &role, "--summary"], &["hog", "200"]).expect(137);
     for line in done.err.lines() {
-        assert!(line.starts_with("cgmgr: ") || line.starts_with("  help: "), "{line:?}");
+        assert!(
+            line.starts_with("cgmgr: ") || line.starts_with("  help: "),
+            "{line:?}"
+        );
     }
     assert!(done.err.lines().count() >= 2, "{done:#?}");
 }

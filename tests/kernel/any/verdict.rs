@@ -35,7 +35,8 @@ fn campaign(lab: &Lab, count: usize, run: impl Fn(&str, &str) -> Done + Sync) ->
 /// The hog's own pid, as it said it.
 fn hog(done: &Done) -> i64 {
     let line = done.out.lines().find_map(|line| line.strip_prefix("hog "));
-    line.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no hog: {done:#?}"))
+    line.and_then(|pid| pid.parse().ok())
+        .unwrap_or_else(|| panic!("no hog: {done:#?}"))
 }
 
 #[test]
@@ -43,7 +44,10 @@ fn every_oom_kill_gets_a_true_verdict() {
     let lab = Lab::new();
     let count = if full() { 1000 } else { 100 };
     let results = campaign(&lab, count, |name, file| {
-        run_payload(&["--name", name, "--memory-max", "16MiB", "--report", file], &["hog", "40"])
+        run_payload(
+            &["--name", name, "--memory-max", "16MiB", "--report", file],
+            &["hog", "40"],
+        )
     });
     let mut named = 0;
     for (done, told) in &results {
@@ -51,7 +55,11 @@ fn every_oom_kill_gets_a_true_verdict() {
         let oom = &told["oom"];
         assert_eq!(oom["level"], "session", "{told:#}\n{done:#?}");
         assert_eq!(oom["limit"], 16 << 20, "{oom}");
-        assert_eq!((&oom["kills"], &oom["whole_group"]), (&1.into(), &false.into()), "{oom}");
+        assert_eq!(
+            (&oom["kills"], &oom["whole_group"]),
+            (&1.into(), &false.into()),
+            "{oom}"
+        );
         done.says("was OOM-killed: memory_max 16.0 MiB reached");
         // Unknown is allowed, wrong is not.
         if !oom["victim"].is_null() {
@@ -69,7 +77,10 @@ fn every_oom_kill_gets_a_true_verdict() {
 fn a_plain_kill_gets_no_verdict() {
     let lab = Lab::new();
     let results = campaign(&lab, if full() { 1000 } else { 100 }, |name, file| {
-        run_shell(&["--name", name, "--memory-max", "64MiB", "--report", file], "kill -9 $$")
+        run_shell(
+            &["--name", name, "--memory-max", "64MiB", "--report", file],
+            "kill -9 $$",
+        )
     });
     for (done, told) in &results {
         assert_eq!((done.status, &told["exit"]["signal"]), (137, &9.into()));
@@ -82,7 +93,10 @@ fn a_plain_kill_gets_no_verdict() {
 fn an_exit_with_137_gets_no_verdict() {
     let lab = Lab::new();
     let results = campaign(&lab, 20, |name, file| {
-        run_shell(&["--name", name, "--memory-max", "64MiB", "--report", file], "exit 137")
+        run_shell(
+            &["--name", name, "--memory-max", "64MiB", "--report", file],
+            "exit 137",
+        )
     });
     for (done, told) in &results {
         assert_eq!((done.status, &told["exit"]["code"]), (137, &137.into()));
@@ -102,7 +116,9 @@ fn a_kill_9_beside_sessions_that_are_oom_killed_gets_no_verdict() {
             false => run_shell(&options, "kill -9 $$"),
         }
     });
-    let killed = results.iter().filter(|(_, told)| told["oom"]["level"] == "session");
+    let killed = results
+        .iter()
+        .filter(|(_, told)| told["oom"]["level"] == "session");
     assert_eq!(killed.count(), 12);
     for (done, told) in &results {
         let hog = told["command"][1] == "hog";
@@ -115,12 +131,24 @@ fn a_kill_9_beside_sessions_that_are_oom_killed_gets_no_verdict() {
 fn a_crowd_is_killed_whole_and_the_verdict_names_it() {
     let lab = Lab::new();
     let file = lab.path("report");
-    let options = ["--name", "crowd", "--memory-max", "256MiB", "--oom-group", "--report", &file];
+    let options = [
+        "--name",
+        "crowd",
+        "--memory-max",
+        "256MiB",
+        "--oom-group",
+        "--report",
+        &file,
+    ];
     let done = run_payload(&options, &["crowd", "64", "2"]).expect(137);
     assert!(done.out.starts_with("crowd 64\n"), "{done:#?}");
     let told = report(&file);
     let oom = &told["oom"];
-    assert_eq!((&oom["level"], &oom["whole_group"]), (&"session".into(), &true.into()), "{told:#}");
+    assert_eq!(
+        (&oom["level"], &oom["whole_group"]),
+        (&"session".into(), &true.into()),
+        "{told:#}"
+    );
     assert_eq!(oom["kills"], 64, "{told:#}");
     done.says("The kernel killed the whole group, 64 processes.");
     assert_eq!(told["left"].as_array().map(Vec::len), Some(0));
@@ -137,7 +165,11 @@ fn without_oom_group_one_process_dies_and_the_others_live() {
     let done = run_shell(&options, &script).expect(6);
     assert!(done.out.contains("hog ended 137"), "{done:#?}");
     let oom = &report(&file)["oom"];
-    assert_eq!((&oom["kills"], &oom["whole_group"]), (&1.into(), &false.into()), "{oom}");
+    assert_eq!(
+        (&oom["kills"], &oom["whole_group"]),
+        (&1.into(), &false.into()),
+        "{oom}"
+    );
     done.says_nothing_of("some was OOM-killed").says("OOM-killed");
 }
 
@@ -151,10 +183,16 @@ fn an_oom_kill_of_a_grandchild_is_told_while_the_session_lives() {
     let mut lines = BufReader::new(errors).lines();
     let told = lines.next().expect("a line").expect("text");
     let hog = live.hear("hog ");
-    assert!(live.cgmgr.try_wait().expect("a look").is_none(), "it has ended: {told}");
+    assert!(
+        live.cgmgr.try_wait().expect("a look").is_none(),
+        "it has ended: {told}"
+    );
     assert!(told.starts_with("cgmgr: family: payload pid "), "{told}");
     assert!(told.contains(&format!("pid {hog} held")), "{told} and not {hog}");
-    assert!(told.contains("memory_max 48.0 MiB reached; the session goes on"), "{told}");
+    assert!(
+        told.contains("memory_max 48.0 MiB reached; the session goes on"),
+        "{told}"
+    );
     assert_eq!(live.hear("grandchild "), format!("{hog} ended 137"));
     live.cgmgr.stderr = Some(empty());
     let done = live.end().expect(5);
@@ -178,7 +216,16 @@ fn two_sessions_below_their_own_limits_can_hit_the_ceiling() {
     crate::cgmgr::cgmgr(&["apply", &role]).expect(0);
     let live = Live::hold("first", &["--role", &role, "--oom-score-adj", "0"], 100);
     let file = lab.path("report");
-    let options = ["--role", &role, "--name", "second", "--oom-score-adj", "1000", "--report", &file];
+    let options = [
+        "--role",
+        &role,
+        "--name",
+        "second",
+        "--oom-score-adj",
+        "1000",
+        "--report",
+        &file,
+    ];
     let done = run_payload(&options, &["hog", "140"]).expect(137);
     let told = report(&file);
     let oom = &told["oom"];
@@ -203,7 +250,19 @@ fn a_limit_inside_the_session_is_told_as_its_own() {
          (echo $BASHPID >$g/inner/cgroup.procs && exec {} hog 100); echo ended $?; exit 8",
         crate::cgmgr::payload()
     );
-    let words = ["run", "--name", "nest", "--memory-max", "200MiB", "--report", &file, "--", "bash", "-c", &script];
+    let words = [
+        "run",
+        "--name",
+        "nest",
+        "--memory-max",
+        "200MiB",
+        "--report",
+        &file,
+        "--",
+        "bash",
+        "-c",
+        &script,
+    ];
     let done = crate::cgmgr::cgmgr(&words).expect(8);
     assert!(done.out.contains("ended 137"), "{done:#?}");
     let told = report(&file);
