@@ -1,5 +1,17 @@
 //! True of every machine with cgroup v2.
 
+mod after;
+mod input;
+mod limits;
+mod live;
+mod names;
+mod placement;
+mod priorities;
+mod signals;
+mod status;
+mod terminal;
+mod verdict;
+
 use crate::lab::{mounted, read, variable};
 
 #[test]

@@ -1,5 +1,8 @@
 //! True of machines without systemd, where we start in the root cgroup.
 
+mod apply;
+mod delegated;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

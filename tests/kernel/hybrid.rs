@@ -1,5 +1,7 @@
 //! True of machines whose controllers are bound to cgroup v1.
 
+mod sessions;
+
 use crate::lab::{mounted, read, variable};
 
 #[test]

@@ -5,6 +5,11 @@
 
 mod any;
 mod bare;
+mod cgmgr;
+mod first_fork;
 mod hybrid;
 mod lab;
+mod people;
+mod pty;
+mod readback;
 mod systemd;

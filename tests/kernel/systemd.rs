@@ -1,5 +1,7 @@
 //! True of machines that systemd runs.
 
+mod slices;
+
 use std::path::Path;
 use std::process::Command;
 

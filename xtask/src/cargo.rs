@@ -28,12 +28,12 @@ pub fn cgmgr(release: bool) -> Result<PathBuf> {
     )
 }
 
-/// Builds the binary of the kernel tests, without running it.
-pub fn kernel_tests() -> Result<PathBuf> {
+/// Builds a test binary that is not run on this machine: `kernel` or `payload`.
+pub fn test_binary(name: &str) -> Result<PathBuf> {
     executable(
-        &["test", "--package", "cgmgr", "--no-run", "--test", "kernel"],
+        &["test", "--package", "cgmgr", "--no-run", "--test", name],
         &[],
-        "kernel",
+        name,
     )
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the native tests, then the kernel tests in guests of every kind.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 
@@ -70,16 +70,26 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
+/// What the kernel tests need, built.
+struct Built {
+    kernel: PathBuf,
+    payload: PathBuf,
+    cgmgr: PathBuf,
+}
+
 /// The kernel tests, wherever they are to be run.
 fn kernel(arguments: &Arguments) -> Result<Tally> {
-    let binary = cargo::kernel_tests()?;
-    let cgmgr = cargo::cgmgr(false)?;
-    let tests = list(&binary)?;
+    let built = Built {
+        kernel: cargo::test_binary("kernel")?,
+        payload: cargo::test_binary("payload")?,
+        cgmgr: cargo::cgmgr(false)?,
+    };
+    let tests = list(&built.kernel)?;
     if arguments.host {
-        return on_host(&binary, &cgmgr, &tests, arguments);
+        return on_host(&built, &tests, arguments);
     }
     image::ensure_all(&arguments.distros())?;
-    in_guests(arguments, &binary, &cgmgr, &tests)
+    in_guests(arguments, &built, &tests)
 }
 
 /// `cargo test` on this machine.
@@ -147,7 +157,7 @@ fn select(tests: &[String], mode: Mode, arguments: &Arguments) -> Vec<String> {
 }
 
 /// Boots every guest that is asked for, the two distributions side by side.
-fn in_guests(arguments: &Arguments, binary: &Path, cgmgr: &Path, tests: &[String]) -> Result<Tally> {
+fn in_guests(arguments: &Arguments, built: &Built, tests: &[String]) -> Result<Tally> {
     let total = Mutex::new(Tally::default());
     let boot_all = |distro: Distro| {
         for mode in Mode::ALL {
@@ -159,7 +169,7 @@ fn in_guests(arguments: &Arguments, binary: &Path, cgmgr: &Path, tests: &[String
             if names.is_empty() && arguments.filter.is_some() {
                 continue;
             }
-            let tally = in_guest(&guest, arguments, binary, cgmgr, &names).unwrap_or_else(|error| {
+            let tally = in_guest(&guest, arguments, built, &names).unwrap_or_else(|error| {
                 say::say(format!("{}: {error:#}", guest.name()));
                 Tally {
                     failed: 1,
@@ -184,26 +194,25 @@ fn in_guests(arguments: &Arguments, binary: &Path, cgmgr: &Path, tests: &[String
 }
 
 /// One boot: the named tests, one at a time.
-fn in_guest(
-    guest: &Guest,
-    arguments: &Arguments,
-    binary: &Path,
-    cgmgr: &Path,
-    names: &[String],
-) -> Result<Tally> {
+fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String]) -> Result<Tally> {
     let name = guest.name();
     if names.is_empty() {
         bail!("no test is for this mode; a mode that compares nothing has failed");
     }
     say::say(format!("booting {name} for {} tests", names.len()));
     let mut payload = Payload::default();
-    glibc::add_program(&mut payload, "usr/local/bin/cgmgr", cgmgr, guest.distro)?;
-    glibc::add_program(&mut payload, "lab/kernel", binary, guest.distro)?;
+    glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &built.cgmgr, guest.distro)?;
+    glibc::add_program(&mut payload, "lab/kernel", &built.kernel, guest.distro)?;
+    glibc::add_program(&mut payload, "lab/payload", &built.payload, guest.distro)?;
     demo::add_trees(&mut payload)?;
-    let ignored = if arguments.full { "--include-ignored " } else { "" };
+    let (full, ignored) = if arguments.full {
+        ("CGMGR_FULL=1 ", "--include-ignored ")
+    } else {
+        ("", "")
+    };
     let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
     let script = format!(
-        "exec /lab/kernel --test-threads=1 {ignored}--exact {}",
+        "{full}CGMGR_PAYLOAD=/lab/payload exec /lab/kernel --test-threads=1 {ignored}--exact {}",
         words.join(" ")
     );
     let mut tally = Tally::default();
@@ -245,7 +254,7 @@ fn in_guest(
 }
 
 /// The kernel tests on this machine.
-fn on_host(binary: &Path, cgmgr: &Path, tests: &[String], arguments: &Arguments) -> Result<Tally> {
+fn on_host(built: &Built, tests: &[String], arguments: &Arguments) -> Result<Tally> {
     let mode = host_mode()?;
     let names = select(tests, mode, arguments);
     if names.is_empty() && arguments.filter.is_some() {
@@ -254,13 +263,15 @@ fn on_host(binary: &Path, cgmgr: &Path, tests: &[String], arguments: &Arguments)
     if names.is_empty() {
         bail!("no test is for this machine's mode, {}", mode.name());
     }
-    let mut command = Command::new(binary);
+    let mut command = Command::new(&built.kernel);
     command.arg("--test-threads=1").arg("--exact").args(names);
     if arguments.full {
         command.arg("--include-ignored");
+        command.env("CGMGR_FULL", "1");
     }
     command.env("CGMGR_LAB_MODE", mode.name());
-    command.env("CGMGR_BIN", cgmgr);
+    command.env("CGMGR_BIN", &built.cgmgr);
+    command.env("CGMGR_PAYLOAD", &built.payload);
     command.env("CGMGR_EXAMPLES", cargo::root().join("examples"));
     command.env("CGMGR_SYSTEMD", cargo::root().join("systemd"));
     count(&mut command, "kernel")

@@ -1,0 +1,85 @@
+//! Payloads of more than one process.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+
+use super::{say, take};
+
+/// This program again, with other words.
+fn again(words: &[&str]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(words);
+    command
+}
+
+/// A grandchild takes too much memory while this process lives on; a line tells its end. This process itself goes on
+/// until its standard input ends, and returns 5.
+pub fn grandchild(mib: usize) {
+    let script = format!("\"$0\" hog {mib} & hog=$!; wait $hog; echo \"grandchild $hog ended $?\"");
+    let exe = std::env::current_exe().expect("a path");
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .arg(exe)
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sh");
+    child.wait().expect("a child");
+    say("parent goes on");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    std::process::exit(5);
+}
+
+/// So many processes, this one among them, that hold memory each; when all do, this one takes more and more.
+pub fn crowd(count: usize, mib: usize) {
+    let (mib_text, mut children) = (mib.to_string(), Vec::new());
+    for _ in 1..count {
+        let child = again(&["hold", &mib_text])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        children.push(child.expect("a child"));
+    }
+    for child in &mut children {
+        wait_ready(child);
+    }
+    say(&format!("crowd {count}"));
+    let mut held = Vec::new();
+    for _ in 0..4096 {
+        held.push(take(1));
+    }
+    say("survived");
+}
+
+fn wait_ready(child: &mut Child) {
+    let mut byte = [0];
+    let out = child.stdout.as_mut().expect("a pipe");
+    while out.read_exact(&mut byte).is_ok() && byte[0] != b'\n' {}
+}
+
+/// Forks until it may not, tells how often that went well and which error ended it.
+pub fn storm() {
+    let mut children = Vec::new();
+    let error = loop {
+        match again(&["hold"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+        {
+            Ok(child) => children.push(child),
+            Err(error) => break error,
+        }
+        if children.len() > 1000 {
+            say("1000 forks and no limit");
+            return;
+        }
+    };
+    say(&format!(
+        "forked {} errno {}",
+        children.len(),
+        error.raw_os_error().unwrap_or(-1)
+    ));
+    for mut child in children {
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+}
