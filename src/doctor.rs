@@ -33,6 +33,8 @@ pub struct Facts {
     pub coder: CoderEnv,
     /// What a session started here would get.
     pub priorities: Option<Priorities>,
+    /// What is wrong with Coder's variables.
+    pub priority_problems: Vec<String>,
     /// The placement self-test.
     pub self_test: SelfTest,
 }
@@ -157,6 +159,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     cgroups(&mut all, facts);
     place(&mut all, facts);
+    self_test(&mut all, facts);
     kernel(&mut all, facts);
     memory(&mut all, facts);
     promises(&mut all, facts);
@@ -322,6 +325,9 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             "run cgmgr outside of the session for sessions of their own",
         );
     }
+}
+
+fn self_test(all: &mut Vec<Finding>, facts: &Facts) {
     match &facts.self_test {
         SelfTest::Failed(_) => say_fix(
             all,
@@ -445,6 +451,14 @@ fn promises(all: &mut Vec<Finding>, facts: &Facts) {
 }
 
 fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
+    for problem in &facts.priority_problems {
+        say_fix(
+            all,
+            Level::Warning,
+            crate::text::escape(problem),
+            "give it a whole number in that range, or leave it out",
+        );
+    }
     let state = if facts.coder.enabled() {
         "process priority management enabled"
     } else {
@@ -510,6 +524,7 @@ mod tests {
             in_the_way: Vec::new(),
             coder: CoderEnv::default(),
             priorities: None,
+            priority_problems: Vec::new(),
             self_test: SelfTest::Ok(Tested {
                 features: FEATURES.to_vec(),
                 ..Tested::default()
