@@ -27,8 +27,10 @@ pub struct Facts {
     pub kernel_log: bool,
     /// memory.max of workloads.slice: `None` where there is no such group, `Some(None)` where it has no limit.
     pub workloads_max: Option<Option<u64>>,
-    /// What keeps the hierarchy from being made, and what making it will do to others.
+    /// What keeps the hierarchy from being made.
     pub in_the_way: Vec<Notice>,
+    /// What making it will do to processes that are there.
+    pub will_move: Option<Notice>,
     /// Coder's variables in this environment.
     pub coder: CoderEnv,
     /// What a session started here would get.
@@ -310,9 +312,10 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             fix,
         );
     }
-    for notice in &facts.in_the_way {
+    let refusals = facts.in_the_way.iter().map(|n| (Level::Warning, n));
+    for (level, notice) in refusals.chain(facts.will_move.iter().map(|n| (Level::Note, n))) {
         all.push(Finding {
-            level: Level::Warning,
+            level,
             what: notice.message.clone(),
             fix: notice.help.clone(),
         });
@@ -522,6 +525,7 @@ mod tests {
             kernel_log: true,
             workloads_max: Some(Some(14 << 30)),
             in_the_way: Vec::new(),
+            will_move: None,
             coder: CoderEnv::default(),
             priorities: None,
             priority_problems: Vec::new(),

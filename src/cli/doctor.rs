@@ -48,6 +48,7 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
         kernel_log: KernelLog::open_at_end().is_ok(),
         workloads_max: None,
         in_the_way: Vec::new(),
+        will_move: None,
         coder: CoderEnv::from_env(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())),
         priorities: None,
         priority_problems: Vec::new(),
@@ -85,7 +86,7 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
                 .take(8)
                 .map(|(pid, comm)| format!("pid {pid} ({comm})"))
                 .collect();
-            facts.in_the_way.push(Notice::new(
+            facts.will_move = Some(Notice::new(
                 format!(
                     "processes sit in {from}, which must hold groups only: {}",
                     who.join(", ")
