@@ -613,7 +613,7 @@ mod tests {
             .into_iter()
             .find(|k| k.knob == "memory_max")
             .unwrap();
-        assert!(!state.outcome.holds());
+        assert!(state.outcome.falls_short());
     }
 
     #[test]

@@ -71,17 +71,29 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Has systemd read its units again, start the slices, and write their limits to the kernel.
+///
+/// A reload alone changes no control file of a running slice on systemd 257; setting any property makes it write all
+/// of them. The two set here only make it consider memory and io (without the second, an io.weight that is no longer
+/// declared would stay as it was), and nothing of them is left behind.
 pub fn reload(slices: &[String]) -> Result<(), SystemdError> {
     systemctl(&["daemon-reload"])?;
     for slice in slices {
         systemctl(&["start", slice])?;
-        // A reload alone changes no control file of a running slice on systemd 257; any property change makes it
-        // write all of them. This one says what is the default anyway, and leaves nothing behind.
-        systemctl(&["set-property", "--runtime", slice, "MemoryAccounting=yes"])?;
-        let left = format!("/run/systemd/system.control/{slice}.d/50-MemoryAccounting.conf");
-        write_drop_in(&left, None)?;
+        systemctl(&[
+            "set-property",
+            "--runtime",
+            slice,
+            "MemoryAccounting=yes",
+            "IOAccounting=yes",
+        ])?;
+        for property in ["MemoryAccounting", "IOAccounting"] {
+            write_drop_in(
+                &format!("/run/systemd/system.control/{slice}.d/50-{property}.conf"),
+                None,
+            )?;
+        }
     }
-    Ok(())
+    systemctl(&["daemon-reload"]).map(drop)
 }
 
 /// Runs `systemctl` with the system manager.

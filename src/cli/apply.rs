@@ -66,7 +66,34 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     } else {
         print_receipts(&receipts, &work.plan)?;
     }
-    Ok(0)
+    held_or_failed(&receipts, &place)
+}
+
+/// What this host was said to hold, and does not: systemd accepts a value and may write another, or none.
+fn held_or_failed(receipts: &[(GroupPath, Receipt)], place: &Place) -> Outcome {
+    let mut missed = Vec::new();
+    for (group, receipt) in receipts {
+        for entry in &receipt.entries {
+            if let Held::NotEnforced { why } = &entry.outcome
+                && foretold_enforced(entry, place)
+            {
+                missed.push(format!("{} of {group} ({why})", entry.knob.knob().key));
+            }
+        }
+    }
+    if missed.is_empty() {
+        return Ok(0);
+    }
+    Err(CommandError::failed(
+        format!("not everything took effect: {}", missed.join(", ")),
+        "`cgmgr doctor` shows what is in the way",
+    ))
+}
+
+fn foretold_enforced(entry: &Entry, place: &Place) -> bool {
+    let knob = entry.knob.knob();
+    let available = |base: &Base| knob.controller.is_none_or(|c| base.controllers.contains(&c));
+    knob.in_this_version && knob.file.is_some() && place.host.base.as_ref().is_ok_and(available)
 }
 
 /// Everything a plan is made from, and the plan.
@@ -244,7 +271,11 @@ pub fn print_plan(plan: &Plan, mount: &str) -> Result<(), CommandError> {
         writeln!(out, "{}", step.line(mount))?;
         match step.undo() {
             Some(undo) => writeln!(out, "    undo: {}", undo.line(mount))?,
-            None => writeln!(out, "    no undo")?,
+            None if matches!(step, Step::Kill { .. }) => {
+                writeln!(out, "    no undo: what is dead stays dead")?
+            }
+            None if matches!(step, Step::RemoveGroup { .. }) => writeln!(out, "    no undo")?,
+            None => writeln!(out, "    undo: goes with its group")?,
         }
     }
     drop(out);

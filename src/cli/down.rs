@@ -39,7 +39,7 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
         plan.warnings.iter().for_each(warn_notice);
     }
     carry_out(&plan.steps, &place, tree)?;
-    place.registry.sweep();
+    place.registry.forget_ended();
     place.registry.remove_if_empty();
     if !args.json {
         match plan.steps.len() {

@@ -65,6 +65,24 @@ pub fn show(diagnostics: &[Diagnostic], global: &Global) {
     }
 }
 
+/// Logs diagnostics in one line each. A launch says what is not in force; what else there is to say about a role is
+/// for `check`, `explain`, `plan` and `apply`.
+pub fn log(diagnostics: &[Diagnostic]) {
+    for d in diagnostics {
+        let place = d
+            .path
+            .as_ref()
+            .map(|p| crate::text::escape(&p.to_string_lossy()))
+            .unwrap_or_default();
+        let at = match (d.line, d.column) {
+            (Some(line), Some(column)) => format!("{place}:{line}:{column}: "),
+            _ if place.is_empty() => String::new(),
+            _ => format!("{place}: "),
+        };
+        tracing::info!("{at}{}", crate::text::escape(&d.message));
+    }
+}
+
 /// Reads a role file with flags over it. Mistakes are shown; the error then only says that there were some.
 pub fn read(
     path: &Path,

@@ -4,6 +4,7 @@ use super::args::{Global, RunArgs};
 use super::context::{self, CommandError};
 use super::{report, roles};
 use crate::kernel::sys;
+use crate::limits::{KnobId, Origin};
 use crate::plan::path::SessionName;
 use crate::role::{Diagnostic, Role};
 use crate::session::command::User;
@@ -69,9 +70,7 @@ fn prepare<'a>(args: &'a RunArgs, global: &Global) -> Result<Ready<'a>, LaunchEr
     let user = user.map_err(|m| cgmgr_failed(m, "give a login name or a number that this machine knows"))?;
     let place = context::place(global)?;
     let (role, warnings) = read_role(args, &place, global)?;
-    if !args.quiet {
-        roles::show(&warnings, global);
-    }
+    roles::log(&warnings);
     if user.is_some() && place.host.euid != 0 {
         return Err(cgmgr_failed(
             "--user needs root: only root can become another user",
@@ -169,11 +168,19 @@ impl Ready<'_> {
         }
     }
 
-    fn role_file(&self) -> Option<String> {
-        self.args
-            .role
-            .as_ref()
-            .map(|p| crate::text::escape(&p.to_string_lossy()))
+    /// Where the session's memory_max was declared, in words for its user.
+    fn memory_max_from(&self) -> String {
+        let setting = self.role.settings.get(KnobId::MemoryMax);
+        match &setting.origin {
+            Origin::Role { file, .. } | Origin::Inherited { file, .. } | Origin::HostPolicy { file, .. } => {
+                format!(
+                    "{} in {}",
+                    setting.knob.path,
+                    crate::text::escape(&file.to_string_lossy())
+                )
+            }
+            Origin::Flag(_) | Origin::Derived(_) | Origin::Default => "--memory-max".into(),
+        }
     }
 
     /// Standard streams of a detached session.
@@ -251,10 +258,10 @@ fn watch(
     terminal: Option<Terminal>,
     say: &mut dyn FnMut(&str),
 ) -> Ended {
-    let (name, file) = (running.name.to_string(), ready.role_file());
+    let (name, memory_max_from) = (running.name.to_string(), ready.memory_max_from());
     let about = About {
         session: &name,
-        role_file: file.as_deref(),
+        memory_max_from: &memory_max_from,
     };
     Supervisor {
         tree: ready.place.tree.as_ref(),
@@ -268,10 +275,10 @@ fn watch(
 
 /// What must be said about a session's end.
 fn story(ready: &Ready<'_>, running: &Running, ended: &Ended) -> Vec<String> {
-    let (name, file) = (running.name.to_string(), ready.role_file());
+    let (name, memory_max_from) = (running.name.to_string(), ready.memory_max_from());
     let about = About {
         session: &name,
-        role_file: file.as_deref(),
+        memory_max_from: &memory_max_from,
     };
     let mut story = Vec::new();
     if let Some(oom) = &ended.oom {

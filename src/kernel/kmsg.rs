@@ -18,8 +18,13 @@ pub struct Victim {
     pub comm: String,
     /// Resident memory it held, in bytes: anonymous, file-backed and shared.
     pub rss: u64,
+    /// The part of it that the kernel could not simply drop, in bytes: anonymous and shared.
+    pub anon: u64,
     /// Its `oom_score_adj`, where the log says it.
     pub oom_score_adj: Option<i32>,
+    /// The group that was killed as a whole, and this process with it (memory.oom.group).
+    #[serde(skip)]
+    pub with_group: Option<String>,
 }
 
 /// One OOM incident as the kernel summed it up (`oom-kill:` line).
@@ -40,15 +45,36 @@ pub struct OomLog {
     pub victims: Vec<Victim>,
     /// Every `oom-kill:` line.
     pub incidents: Vec<Incident>,
+    /// The group that is being killed as a whole at this point of the log. The kernel holds a lock from the choice of
+    /// a victim to its group's last process (mm/oom_kill.c, `oom_lock`), so nothing else comes in between.
+    whole_group: Option<String>,
 }
 
 impl OomLog {
     /// Adds one log message (without its prefix).
     pub fn add(&mut self, message: &str) {
-        if let Some(victim) = parse_victim(message) {
-            self.victims.push(victim);
+        if let Some(mut victim) = parse_victim(message) {
+            victim.with_group = self.whole_group.clone();
+            self.add_victim(victim);
         } else if let Some(incident) = parse_incident(message) {
+            self.whole_group = None;
             self.incidents.push(incident);
+        } else if let Some((_, rest)) = message.split_once("Tasks in ")
+            && let Some(group) = rest.strip_suffix(" are going to be killed due to memory.oom.group set")
+        {
+            self.whole_group = Some(group.to_owned());
+        }
+    }
+
+    /// The kernel names the process it chose once more when it kills the rest of the group.
+    fn add_victim(&mut self, victim: Victim) {
+        match self
+            .victims
+            .iter_mut()
+            .find(|v| v.pid == victim.pid && v.comm == victim.comm)
+        {
+            Some(known) => known.with_group = victim.with_group.or(known.with_group.take()),
+            None => self.victims.push(victim),
         }
     }
 }
@@ -72,8 +98,10 @@ fn parse_victim(message: &str) -> Option<Victim> {
     Some(Victim {
         pid: pid.parse().ok()?,
         comm: crate::text::escape(comm),
+        anon: (kib("anon-rss:") + kib("shmem-rss:")).saturating_mul(1024),
         rss: (kib("anon-rss:") + kib("file-rss:") + kib("shmem-rss:")).saturating_mul(1024),
         oom_score_adj: field("oom_score_adj:").and_then(|v| i32::try_from(v).ok()),
+        with_group: None,
     })
 }
 
@@ -153,9 +181,31 @@ mod tests {
             pid: 4121,
             comm: "ru)st c".into(),
             rss: 10242 * 1024,
+            anon: 10240 * 1024,
             oom_score_adj: Some(-17),
+            with_group: None,
         };
         assert_eq!(log.victims, [victim]);
+    }
+
+    #[test]
+    fn a_group_that_is_killed_as_a_whole() {
+        let mut log = OomLog::default();
+        let killed =
+            |pid| format!("Memory cgroup out of memory: Killed process {pid} (p) total-vm:1kB, anon-rss:1kB");
+        log.add("oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/w/s,task_memcg=/w/s,task=p,pid=1,uid=0");
+        log.add(&killed(1));
+        log.add("Tasks in /w/s are going to be killed due to memory.oom.group set");
+        log.add(&killed(1));
+        log.add(&killed(2));
+        log.add("oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/w/t,task_memcg=/w/t,task=p,pid=3,uid=0");
+        log.add(&killed(3));
+        let seen: Vec<_> = log
+            .victims
+            .iter()
+            .map(|v| (v.pid, v.with_group.as_deref()))
+            .collect();
+        assert_eq!(seen, [(1, Some("/w/s")), (2, Some("/w/s")), (3, None)]);
     }
 
     #[test]

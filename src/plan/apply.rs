@@ -40,16 +40,16 @@ pub fn plan(wanted: &Wanted<'_>, host: &Host, base: &Base, survey: &Survey) -> P
             .part(part)
             .filter(|s| s.knob.file.is_some())
             .collect();
+        let state = survey.group(group);
         if base.slices_are_systemds() {
             drop_in(&mut plan, &settings, group, survey);
         } else {
-            let state = survey.group(group);
             plan.steps.extend(writes(&settings, group, state, host));
-            if part == Part::Workloads
-                && let Some(state) = state
-            {
-                refuse_kill(&mut plan, &settings, group, state, None, wanted.force);
-            }
+        }
+        if part == Part::Workloads
+            && let Some(state) = state
+        {
+            refuse_kill(&mut plan, &settings, group, state, None, wanted.force);
         }
     }
     shield_of_ancestors(&mut plan, wanted, base, survey);

@@ -18,7 +18,6 @@ pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {
                     format!("session {} is still running", session.name),
                     format!("`cgmgr stop {}` first, or `cgmgr down --kill`", session.name),
                 ));
-                continue;
             }
             plan.steps.push(Step::Kill {
                 group: session.group.clone(),

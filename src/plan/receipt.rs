@@ -1,7 +1,7 @@
 //! What is really in force, per knob, and what will be on a given host: requested is not effective.
 
 use super::equal::{Held, held};
-use crate::host::{Base, Host};
+use crate::host::{Base, Hierarchy, Host};
 use crate::limits::{KnobId, Part, Setting};
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -26,14 +26,16 @@ pub enum Outcome {
         /// Why.
         why: String,
     },
+    /// It is read and checked, and nothing enforces it yet.
+    NotInThisVersion,
     /// Nobody declared it.
     NotDeclared,
 }
 
 impl Outcome {
-    /// Whether what was declared holds.
-    pub fn holds(&self) -> bool {
-        matches!(self, Self::Enforced | Self::Rounded { .. } | Self::NotDeclared)
+    /// Whether a declared limit is missing or replaced by something weaker.
+    pub fn falls_short(&self) -> bool {
+        matches!(self, Self::StoodInFor { .. } | Self::NotEnforced { .. })
     }
 }
 
@@ -44,6 +46,7 @@ impl fmt::Display for Outcome {
             Self::Rounded { to } => write!(f, "rounded to {to}"),
             Self::StoodInFor { by } => write!(f, "stood in for by {by}"),
             Self::NotEnforced { why } => write!(f, "not enforced: {why}"),
+            Self::NotInThisVersion => write!(f, "not in this version"),
             Self::NotDeclared => write!(f, "not declared"),
         }
     }
@@ -75,6 +78,7 @@ pub fn words(outcome: &Outcome) -> (&'static str, Option<&str>) {
         Outcome::Rounded { to } => ("rounded", Some(to)),
         Outcome::StoodInFor { by } => ("stood_in_for", Some(by)),
         Outcome::NotEnforced { why } => ("not_enforced", Some(why)),
+        Outcome::NotInThisVersion => ("not_in_this_version", None),
         Outcome::NotDeclared => ("not_declared", None),
     }
 }
@@ -105,7 +109,7 @@ impl Receipt {
 
     /// The declared knobs that do not hold, stand-ins included.
     pub fn unconfined(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|e| !e.outcome.holds())
+        self.entries.iter().filter(|e| e.outcome.falls_short())
     }
 
     /// The receipt for a program.
@@ -126,11 +130,13 @@ pub fn of_read_back(setting: &Setting, wanted: &str, found: &str, page_size: u64
 }
 
 /// Which backend carries a plan out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
     /// Control files of cgroup v2.
     Cgroupfs,
-    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity.
+    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity. Needs no set-up at all, so it is what an embedding
+    /// program gets unless it chooses.
+    #[default]
     Process,
 }
 
@@ -152,9 +158,7 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
         return Outcome::NotDeclared;
     }
     if !knob.in_this_version {
-        return Outcome::NotEnforced {
-            why: "not in this version".into(),
-        };
+        return Outcome::NotInThisVersion;
     }
     let Some(file) = knob.file else {
         return Outcome::Enforced;
@@ -164,13 +168,33 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
         None => Outcome::NotEnforced { why },
     };
     match (backend, &host.base) {
-        (Backend::Process, Err(none)) => stand_in(none.why.clone()),
+        (Backend::Process, Err(none)) => {
+            stand_in(held_by_v1(setting, host).unwrap_or_else(|| none.why.clone()))
+        }
         (Backend::Process, Ok(_)) => stand_in("the process backend has no cgroup".into()),
         (Backend::Cgroupfs, Err(none)) => Outcome::NotEnforced {
             why: none.why.clone(),
         },
         (Backend::Cgroupfs, Ok(base)) => in_group(setting, base, file, lacking),
     }
+}
+
+/// On a hybrid or legacy host the one thing to say about a knob is who has its controller.
+fn held_by_v1(setting: &Setting, host: &Host) -> Option<String> {
+    let (Hierarchy::Hybrid { v1, .. } | Hierarchy::Legacy { v1 }) = &host.hierarchy else {
+        return None;
+    };
+    let controller = setting.knob.controller?.name();
+    // io is blkio in version 1.
+    let there = v1
+        .iter()
+        .any(|name| name == controller || (controller == "io" && name == "blkio"));
+    there.then(|| {
+        format!(
+            "cgroup v1 holds the {controller} controller ({} set-up)",
+            host.hierarchy.label()
+        )
+    })
 }
 
 fn in_group(setting: &Setting, base: &Base, file: &str, lacking: &[&str]) -> Outcome {

@@ -1,6 +1,7 @@
 //! The command line, environment and priorities of a session's first process, laid out before it exists.
 
 use crate::kernel::sys::{Child, Identity};
+use crate::plan::identity::Identity as SessionIdentity;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -89,6 +90,15 @@ fn candidates(program: &OsStr, path: &OsStr) -> Vec<OsString> {
             file
         })
         .collect()
+}
+
+/// The command line for people and records: escaped, and cut to about 1 KiB.
+pub fn shown(argv: &[OsString]) -> Vec<String> {
+    let words: Vec<String> = argv
+        .iter()
+        .map(|a| crate::text::escape(&a.to_string_lossy()))
+        .collect();
+    SessionIdentity::cut_command(&words)
 }
 
 /// A user that a session runs as.

@@ -4,13 +4,18 @@
 //! terminal right, and reads the counters when it ends; [`verdict`] folds them into what happened; [`tell`] puts that
 //! into words. The last two are pure.
 
+mod child;
 pub mod command;
 pub mod end;
+pub mod failure;
 pub mod launch;
 pub mod measure;
+pub mod place;
+mod prepare;
 pub mod registry;
 pub mod selftest;
 pub mod supervise;
+pub mod sweep;
 pub mod tell;
 pub mod terminal;
 pub mod verdict;

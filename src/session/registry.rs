@@ -225,6 +225,16 @@ impl Registry {
         }
     }
 
+    /// Forgets every session that nobody is in charge of.
+    pub fn forget_ended(&self) {
+        self.sweep();
+        for name in self.names().unwrap_or_default() {
+            if !self.is_attended(&name) {
+                self.forget(&name);
+            }
+        }
+    }
+
     /// Removes the registry's directory if nothing is in it.
     pub fn remove_if_empty(&self) {
         let _ = std::fs::remove_dir(&self.directory);

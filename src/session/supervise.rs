@@ -125,10 +125,10 @@ impl Supervisor<'_> {
                 tell_at = None;
                 told = kills;
                 self.note_victims(running, &mut log, &mut reaped);
-                if let Some(oom) = self
+                let oom = self
                     .account(running, &log, &reaped, false)
-                    .and_then(|(oom, _)| oom)
-                {
+                    .and_then(|(oom, _)| oom);
+                if let Some(oom) = oom.filter(|oom| goes_on(oom, command)) {
                     (self.on_oom)(&oom);
                 }
             }
@@ -300,6 +300,13 @@ impl Supervisor<'_> {
         }
         ended
     }
+}
+
+/// Whether the session goes on after an OOM kill. A process with much memory takes long to die: that the command has
+/// not ended yet does not say that it lives on.
+fn goes_on(oom: &Oom, command: i32) -> bool {
+    let dying = |pid: i32| process::is_exiting(pid).unwrap_or(true);
+    !oom.whole_group && !oom.victims.iter().any(|v| v.pid == command) && !dying(command)
 }
 
 /// Nothing had happened in the session before it began; above it things may have.

@@ -11,8 +11,8 @@ use crate::text::{bytes, count, duration_us};
 pub struct About<'a> {
     /// The session's name.
     pub session: &'a str,
-    /// The role's file, where there is one.
-    pub role_file: Option<&'a str>,
+    /// Where its memory_max was declared: `runtime.limits.memory_max in rust.role.toml`, `--memory-max`.
+    pub memory_max_from: &'a str,
 }
 
 /// An OOM kill while the session goes on.
@@ -70,7 +70,7 @@ fn processes_killed(oom: &Oom) -> String {
 }
 
 fn held(victim: &Victim) -> String {
-    format!("{} pid {} held {}", victim.comm, victim.pid, bytes(victim.rss))
+    format!("{} pid {} held {}", victim.comm, victim.pid, bytes(victim.anon))
 }
 
 fn limit_reached(oom: &Oom) -> String {
@@ -89,10 +89,7 @@ fn limit_reached(oom: &Oom) -> String {
 
 fn advice(about: &About<'_>, oom: &Oom) -> String {
     match &oom.cause {
-        Cause::Session => match about.role_file {
-            Some(file) => format!("Raise runtime.limits.memory_max in {file} or build with fewer jobs."),
-            None => "Raise --memory-max or build with fewer jobs.".into(),
-        },
+        Cause::Session => format!("Raise {} or build with fewer jobs.", about.memory_max_from),
         Cause::Inner => "Raise that limit, or take it away.".into(),
         Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
             "Run fewer sessions at once, give each a lower memory_max, or raise workloads.memory_max.".into()
@@ -174,7 +171,7 @@ mod tests {
     fn about() -> About<'static> {
         About {
             session: "rust-3",
-            role_file: Some("rust.role.toml"),
+            memory_max_from: "runtime.limits.memory_max in rust.role.toml",
         }
     }
 
@@ -198,6 +195,8 @@ mod tests {
             comm: "rustc".into(),
             rss: 10_522_669_875,
             oom_score_adj: None,
+            anon: 10_522_669_875,
+            with_group: None,
         };
         Oom {
             cause,

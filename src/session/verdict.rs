@@ -125,16 +125,28 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
         _ => None,
     };
     let limit = limited.and_then(|g| after.levels.iter().find(|l| l.group == *g)?.max);
-    let mut victims: Vec<Victim> = log
-        .victims
-        .iter()
-        .filter(|v| here.iter().any(|i| i.pid == v.pid) || evidence.pids.contains(&v.pid))
-        .cloned()
-        .collect();
+    let died_with_session = |v: &Victim| {
+        v.with_group
+            .as_deref()
+            .and_then(GroupPath::new)
+            .is_some_and(|g| session.contains(&g))
+    };
+    let of_session = |v: &&Victim| {
+        here.iter().any(|i| i.pid == v.pid) || evidence.pids.contains(&v.pid) || died_with_session(v)
+    };
+    let mut victims: Vec<Victim> = log.victims.iter().filter(of_session).cloned().collect();
     // The one the kernel chose comes first; with memory.oom.group the others die along with it.
     victims.sort_by_key(|v| (!here.iter().any(|i| i.pid == v.pid), std::cmp::Reverse(v.rss)));
     // A session's group is new: its own counters began at zero.
     let group_kills = after.levels[0].local.get("oom_group_kill").unwrap_or(0);
+    // The kernel counts the process it chose again when it kills the rest of the group (mm/oom_kill.c,
+    // oom_kill_process), where that process has not ended by then.
+    let with_group = victims.iter().filter(|v| v.with_group.is_some()).count() as u64;
+    let kills = match group_kills {
+        0 => kills,
+        _ if with_group > 0 => victims.len() as u64,
+        _ => kills.saturating_sub(group_kills).max(1),
+    };
     Some(Oom {
         cause,
         limit,
@@ -230,6 +242,8 @@ mod tests {
             comm: format!("c{pid}"),
             rss,
             oom_score_adj: None,
+            anon: rss,
+            with_group: None,
         }
     }
 
@@ -254,7 +268,7 @@ mod tests {
         let oom = oom(&before(), &after, &Evidence::default()).unwrap();
         assert_eq!(
             (oom.cause, oom.limit, oom.kills, oom.whole_group),
-            (Cause::Session, Some(9), 3, true)
+            (Cause::Session, Some(9), 2, true)
         );
         assert_eq!(oom.victims, [], "without a log the victim is unknown");
     }
@@ -290,13 +304,12 @@ mod tests {
             task_group: group.into(),
             pid,
         };
-        let log = OomLog {
-            victims: vec![victim(7, 10), victim(8, 99), victim(9, 5)],
-            incidents: vec![
-                incident(Some("/w"), "/w/other", 8),
-                incident(Some("/w"), "/w/s/x", 7),
-            ],
-        };
+        let mut log = OomLog::default();
+        log.victims = vec![victim(7, 10), victim(8, 99), victim(9, 5)];
+        log.incidents = vec![
+            incident(Some("/w"), "/w/other", 8),
+            incident(Some("/w"), "/w/s/x", 7),
+        ];
         let evidence = Evidence {
             log: Some(log),
             pids: vec![9],

@@ -38,11 +38,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let mut payload = Payload::default();
     glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cgmgr, Distro::Debian13)?;
-    payload.copy("lab/demo", &script)?;
+    payload.copy("lab/demo", &cargo::root().join("xtask/demo"))?;
     add_trees(&mut payload)?;
     let guest = Guest::new(Distro::Debian13, Mode::Systemd);
     say::say(format!("booting {} for the demonstration", guest.name()));
-    let outcome = guest.run(payload, "exec bash /lab/demo", |line| println!("{line}"))?;
+    let outcome = guest.run(payload, "exec bash /lab/demo/demo.sh", |line| println!("{line}"))?;
     if outcome.status != 0 {
         bail!("the demonstration ended with exit status {}", outcome.status);
     }

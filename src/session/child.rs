@@ -1,0 +1,159 @@
+//! The first process of a session, laid out before it exists: environment, priorities, rlimits, and what stands in for
+//! a group.
+
+use super::command;
+use super::launch::Request;
+use super::place::Place;
+use super::prepare::Prepared;
+use crate::kernel::sys::{Child, Refusal, Stage};
+use crate::kernel::{probe, process};
+use crate::limits::{CoderEnv, KnobId, Max, PERIOD_US, Priorities, Settings, Value};
+use crate::plan::path::GroupPath;
+use crate::plan::receipt::Outcome;
+use std::ffi::OsString;
+
+/// Lays out the first process of a prepared session.
+pub(super) fn lay_out(
+    request: &Request<'_>,
+    place: &Place,
+    prepared: &mut Prepared<'_>,
+) -> Result<Child, String> {
+    let mut child = command::lay_out(
+        &request.argv,
+        std::env::vars_os(),
+        prepared.name.as_str(),
+        request.user.as_ref(),
+    )?;
+    let in_agent = match (
+        place.base(),
+        process::own_group().as_deref().and_then(GroupPath::new),
+    ) {
+        (Some((_, base)), Some(own)) => base.agent.contains(&own),
+        _ => false,
+    };
+    let value = |id: KnobId| request.settings.value(id);
+    if let Some(Value::Count(Max::At(n))) = value(KnobId::Nofile) {
+        child.nofile = Some(*n);
+    }
+    child.mask = request.mask;
+    child.new_session = request.detached;
+    child.close_fds = request.close_fds || in_agent || request.detached;
+    child.reset_policy = request.close_fds || in_agent;
+    if child.reset_policy {
+        child.affinity = Some((0..place.host.machine.cpus as usize).collect());
+    }
+    if prepared.group.is_none() && prepared.lock.is_some() {
+        child.affinity = stand_in_affinity(request.settings).or(child.affinity);
+    }
+    priorities(request.settings, &mut child, &mut prepared.warnings);
+    Ok(child)
+}
+
+/// nice and oom_score_adj: declared, or Coder's variables, or derived from the caller's own.
+fn priorities(settings: &Settings, child: &mut Child, warnings: &mut Vec<String>) {
+    let coder = CoderEnv::from_env(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
+    let (score, nice) = match (process::own_oom_score_adj(), process::own_nice()) {
+        (Ok(score), Ok(nice)) => (score, nice),
+        (Err(e), _) | (_, Err(e)) => {
+            warnings.push(format!(
+                "cannot read this process's own priorities, so the command keeps them: {e}"
+            ));
+            return;
+        }
+    };
+    let declared_score = match settings.value(KnobId::OomScoreAdj) {
+        Some(Value::OomScoreAdj(score)) => Some(*score),
+        _ => None,
+    };
+    let declared_nice = match settings.value(KnobId::Nice) {
+        Some(Value::Nice(nice)) => Some(*nice),
+        _ => None,
+    };
+    let (derived, problems) = Priorities::derive(score, nice, declared_score, declared_nice, &coder);
+    warnings.extend(problems);
+    tracing::info!(
+        value = coder.prio_mgmt.as_deref().unwrap_or(""),
+        os = std::env::consts::OS,
+        oom_score_adj = derived.oom_score_adj,
+        nice = derived.nice,
+        "{}",
+        if coder.enabled() {
+            "process priority management enabled"
+        } else {
+            "process priority management not enabled (linux-only)"
+        }
+    );
+    child.oom_score_adj = Some(derived.oom_score_adj);
+    child.nice = Some(derived.nice);
+}
+
+/// Where there is no cpu.max: as many CPUs as the quota is worth, out of those the caller may use. Which ones differs
+/// from session to session, so that several do not share the same few.
+fn stand_in_affinity(settings: &Settings) -> Option<Vec<usize>> {
+    let quota = settings.value(KnobId::Cpus)?.quota()?;
+    let wanted = quota.quota_us().div_ceil(PERIOD_US) as usize;
+    let status = process::read("/proc/self/status").ok()?;
+    let allowed = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))?;
+    let allowed = probe::parse_cpu_list(allowed.trim());
+    if wanted >= allowed.len() {
+        return None;
+    }
+    let first = std::process::id() as usize % allowed.len();
+    Some(
+        (0..wanted.max(1))
+            .map(|i| allowed[(first + i) % allowed.len()])
+            .collect(),
+    )
+}
+
+/// A step that the command went on without: told in the words that Coder's agent uses for the same.
+pub(super) fn soft(refusal: &Refusal, argv: &[OsString], settings: &Settings, prepared: &mut Prepared<'_>) {
+    let reason = std::io::Error::from(refusal.errno);
+    let command = command::shown(argv).join(" ");
+    let (text, knob) = match refusal.stage {
+        Stage::OomScore => (
+            format!(
+                "failed to adjust oom score to {} for cmd [{command}]: {reason}",
+                refusal.value
+            ),
+            Some(KnobId::OomScoreAdj),
+        ),
+        Stage::Nice => (
+            format!(
+                "failed to adjust niceness to {} for cmd [{command}]: {reason}",
+                refusal.value
+            ),
+            Some(KnobId::Nice),
+        ),
+        Stage::Dumpable => (format!("failed to set dumpable: {reason}"), None),
+        Stage::Nofile if refusal.value > 0 => {
+            let setting = settings.get(KnobId::Nofile);
+            prepared.receipt.note(
+                setting,
+                Outcome::Rounded {
+                    to: refusal.value.to_string(),
+                },
+            );
+            prepared.warnings.push(format!(
+                "nofile is {} and not {}: the hard limit cannot be raised without privilege",
+                refusal.value,
+                setting.text().unwrap_or_default()
+            ));
+            return;
+        }
+        Stage::Nofile => (format!("failed to set nofile: {reason}"), Some(KnobId::Nofile)),
+        Stage::Affinity => (format!("failed to set the CPU affinity: {reason}"), None),
+        _ => (format!("failed to reset the scheduling policy: {reason}"), None),
+    };
+    if let Some(knob) = knob {
+        prepared.receipt.note(
+            settings.get(knob),
+            Outcome::NotEnforced {
+                why: reason.to_string(),
+            },
+        );
+    }
+    prepared.warnings.push(text);
+}

@@ -1,0 +1,320 @@
+//! Makes everything that a session needs before its first process, and takes it back when the launch fails.
+
+use super::child;
+use super::command;
+use super::failure::{FailureKind, LaunchError};
+use super::launch::Request;
+use super::place::Place;
+use super::registry::Lock;
+use crate::backend::cgroupfs::Cgroupfs;
+use crate::host::Base;
+use crate::kernel::sys::Child;
+use crate::kernel::{Group, Tree, survey};
+use crate::limits::Part;
+use crate::plan::apply;
+use crate::plan::equal::same;
+use crate::plan::hierarchy;
+use crate::plan::identity::Identity;
+use crate::plan::path::{GroupPath, SessionName};
+use crate::plan::receipt::{Backend, Outcome, Promise, Receipt, of_read_back};
+use crate::plan::session as session_plan;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A session that is ready for its first process.
+pub(super) struct Prepared<'a> {
+    pub(super) name: SessionName,
+    pub(super) lock: Option<Lock>,
+    pub(super) group: Option<(Group, GroupPath)>,
+    pub(super) fs: Option<Cgroupfs<'a>>,
+    pub(super) receipt: Receipt,
+    pub(super) promise: Promise,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Makes everything that a session needs before its first process: its name, its group, its limits.
+pub(super) fn prepare<'a>(
+    request: &Request<'_>,
+    place: &'a Place,
+) -> Result<(Prepared<'a>, Child), LaunchError> {
+    let nested = place.own_session();
+    let mut prepared = match &nested {
+        Some(outer) => inside(request, place, outer),
+        None => match place.base() {
+            Some((tree, base)) => in_group(request, place, tree, base)?,
+            None => without_group(request, place)?,
+        },
+    };
+    if request.require_limits && prepared.receipt.unconfined().next().is_some() {
+        let what: Vec<String> = prepared
+            .receipt
+            .unconfined()
+            .map(|e| format!("{} ({})", e.knob.knob().key, e.outcome))
+            .collect();
+        prepared.undo();
+        return Err(LaunchError {
+            kind: FailureKind::Unenforceable,
+            message: format!(
+                "not everything declared can be enforced here: {}",
+                what.join(", ")
+            ),
+            help: Some(
+                "`cgmgr doctor` says what is missing; without --require-limits the command would run".into(),
+            ),
+        });
+    }
+    match child::lay_out(request, place, &mut prepared) {
+        Ok(child) => Ok((prepared, child)),
+        Err(message) => {
+            prepared.undo();
+            Err(LaunchError::new(message, "give a command that can be executed"))
+        }
+    }
+}
+
+impl Prepared<'_> {
+    /// Takes back everything that was made for this session.
+    pub(super) fn undo(&mut self) {
+        self.group = None;
+        if let Some(fs) = &mut self.fs {
+            for left in fs.roll_back() {
+                tracing::error!("could not undo: {left}");
+            }
+        }
+    }
+}
+
+fn reserve(
+    request: &Request<'_>,
+    place: &Place,
+    parent: Option<&Group>,
+) -> Result<(SessionName, Lock), LaunchError> {
+    let registry = |error: std::io::Error| {
+        LaunchError::new(
+            format!("cannot reserve a session name: {error}"),
+            "make the runtime directory writable, or name another with CGMGR_RUNTIME_DIR",
+        )
+    };
+    let taken = |name: &SessionName| parent.is_some_and(|p| p.child(&name.directory()).is_ok());
+    let Some(name) = &request.name else {
+        return place
+            .registry
+            .lock_numbered(&request.stem, &taken)
+            .map_err(registry);
+    };
+    let in_use =
+        |what: String| LaunchError::new(what, "choose another name; `cgmgr status` lists the sessions");
+    let lock = place.registry.lock(name).map_err(registry)?;
+    let lock = lock.ok_or_else(|| in_use(format!("session name {name} is in use")))?;
+    let Some(parent) = parent else {
+        return Ok((name.clone(), lock));
+    };
+    // A group of that name without anybody in charge: its cgmgr was killed. Live processes keep it; debris goes.
+    if let Ok(group) = parent.child(&name.directory()) {
+        if group.populated()? {
+            return Err(in_use(format!(
+                "session name {name} is in use by processes whose cgmgr is gone"
+            )));
+        }
+        parent.remove_child(&name.directory())?;
+    }
+    Ok((name.clone(), lock))
+}
+
+fn in_group<'a>(
+    request: &Request<'_>,
+    place: &'a Place,
+    tree: &'a Tree,
+    base: &Base,
+) -> Result<Prepared<'a>, LaunchError> {
+    // This launch holds the session's lock itself: undoing needs no further one.
+    let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &|_| Some(Box::new(())));
+    let mut warnings = Vec::new();
+    let parent = ready_parent(request, place, tree, base, &mut warnings)?;
+    let (name, lock) = reserve(request, place, Some(&parent))?;
+    let lacking: Vec<&str> = session_plan::limits(request.settings)
+        .filter(|s| s.value.is_some() && s.knob.controller.is_none_or(|c| base.controllers.contains(&c)))
+        .filter_map(|s| s.knob.file)
+        .filter(|file| !parent.has(file))
+        .collect();
+    let uid = request.user.as_ref().map_or(place.host.euid, |u| u.identity.uid);
+    let forecast = session_plan::forecast(request.settings, &place.host, Backend::Cgroupfs, &lacking);
+    let identity = Identity {
+        role: request.role.clone(),
+        role_file: request.role_file.clone(),
+        overrides: request.overrides.clone(),
+        limits: forecast
+            .entries
+            .iter()
+            .map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()))
+            .collect(),
+        unconfined: forecast
+            .unconfined()
+            .map(|e| e.knob.knob().key.to_owned())
+            .collect(),
+        command: command::shown(&request.argv),
+        uid,
+        supervisor: std::process::id() as i32,
+        started: now(),
+    };
+    let path = base.sessions.join(&name.directory());
+    let (plan, mut receipt) = session_plan::plan(request.settings, &identity, &path, &place.host, &lacking);
+    fs.carry_out(&plan.steps)?;
+    for written in &fs.written {
+        let setting = request.settings.get(written.knob);
+        receipt.note(
+            setting,
+            of_read_back(
+                setting,
+                &written.wanted,
+                &written.found,
+                place.host.machine.page_size,
+            ),
+        );
+    }
+    let group = fs.take(&path)?;
+    let promise = if uid != 0 && place.host.euid == 0 {
+        Promise::Boundary
+    } else {
+        Promise::Bookkeeping
+    };
+    Ok(Prepared {
+        name,
+        lock: Some(lock),
+        group: Some((group, path)),
+        fs: Some(fs),
+        receipt,
+        promise,
+        warnings,
+    })
+}
+
+/// The parent of session groups, made if it is missing: from the role, whose `[agent]` and `[workloads]` then hold.
+fn ready_parent(
+    request: &Request<'_>,
+    place: &Place,
+    tree: &Tree,
+    base: &Base,
+    warnings: &mut Vec<String>,
+) -> Result<Group, LaunchError> {
+    if let Some(parent) = tree.find(&base.sessions)? {
+        let enabled = parent.get("cgroup.subtree_control")?.unwrap_or_default();
+        let missing = |c: &crate::limits::Controller| !enabled.split(' ').any(|e| e == c.name());
+        if !hierarchy::wanted(base).iter().any(missing) {
+            differing_ceiling(request, place, tree, base, warnings);
+            return Ok(parent);
+        }
+    }
+    let found = survey::survey(tree, base, &|name| place.registry.is_attended(name))?;
+    let wanted = apply::Wanted {
+        role: "",
+        settings: request.settings,
+        session_settings: &|_| request.settings.clone(),
+        force: false,
+    };
+    let plan = if base.slices_are_systemds() {
+        hierarchy::plan(base, &found)
+    } else {
+        apply::plan(&wanted, &place.host, base, &found)
+    };
+    if let Some(refusal) = plan.refusals.first() {
+        return Err(LaunchError {
+            kind: FailureKind::Cgmgr,
+            message: refusal.message.clone(),
+            help: refusal.help.clone(),
+        });
+    }
+    warnings.extend(plan.warnings.iter().map(|w| w.message.clone()));
+    let guard = |name: &SessionName| -> Option<Box<dyn Send>> {
+        place
+            .registry
+            .lock(name)
+            .ok()
+            .flatten()
+            .map(|lock| Box::new(lock) as Box<dyn Send>)
+    };
+    let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
+    fs.carry_out(&plan.steps)?;
+    Ok(tree.group(&base.sessions)?)
+}
+
+/// Only `apply` changes slices; a role that declares another ceiling than the one in force is told so.
+fn differing_ceiling(
+    request: &Request<'_>,
+    place: &Place,
+    tree: &Tree,
+    base: &Base,
+    warnings: &mut Vec<String>,
+) {
+    let declared: Vec<_> = request
+        .settings
+        .part(Part::Workloads)
+        .filter(|s| s.value.is_some() && s.knob.file.is_some())
+        .collect();
+    if declared.is_empty() {
+        return;
+    }
+    let Ok(workloads) = tree.group(&base.workloads) else {
+        return;
+    };
+    let mut differing = Vec::new();
+    for setting in declared {
+        let file = setting.knob.file.unwrap_or_default();
+        let Ok(Some(found)) = workloads.get(file) else {
+            continue;
+        };
+        let wanted = setting.text().unwrap_or_default();
+        if !same(setting.knob, &wanted, &found, place.host.machine.page_size) {
+            let found = found.lines().next().unwrap_or_default().to_owned();
+            differing.push(format!("{file} is {found} and not {wanted}"));
+        }
+    }
+    if !differing.is_empty() {
+        warnings.push(format!(
+            "the ceiling in force is not the role's [workloads] ({}); `cgmgr apply` makes it so",
+            differing.join(", ")
+        ));
+    }
+}
+
+fn without_group<'a>(request: &Request<'_>, place: &Place) -> Result<Prepared<'a>, LaunchError> {
+    let (name, lock) = reserve(request, place, None)?;
+    let receipt = session_plan::forecast(request.settings, &place.host, Backend::Process, &[]);
+    let promise = Promise::None;
+    Ok(Prepared {
+        name,
+        lock: Some(lock),
+        group: None,
+        fs: None,
+        receipt,
+        promise,
+        warnings: Vec::new(),
+    })
+}
+
+/// Inside a session the command stays in it: a session beside it would escape its limits.
+fn inside<'a>(request: &Request<'_>, place: &Place, outer: &SessionName) -> Prepared<'a> {
+    let mut receipt = session_plan::forecast(request.settings, &place.host, Backend::Process, &[]);
+    for entry in &mut receipt.entries {
+        if entry.knob.knob().file.is_some() {
+            entry.outcome = Outcome::NotEnforced {
+                why: format!("already inside session {outer}, whose limits hold"),
+            };
+        }
+    }
+    let warnings = vec![format!("already inside session {outer}: the command stays in it")];
+    Prepared {
+        name: outer.clone(),
+        lock: None,
+        group: None,
+        fs: None,
+        receipt,
+        promise: Promise::None,
+        warnings,
+    }
+}
+
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,32 @@
+//! Removes what a killed cgmgr left behind.
+
+use super::place::Place;
+use crate::plan::path::SessionName;
+
+/// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
+/// Done while the new session's command runs already, so that it costs a launch nothing.
+pub fn sweep(place: &Place, own: &SessionName) {
+    let Some((tree, base)) = place.base() else { return };
+    let Ok(Some(parent)) = tree.find(&base.sessions) else {
+        return;
+    };
+    for directory in parent.children().unwrap_or_default() {
+        let Some(name) = SessionName::of_directory(&directory).filter(|n| n != own) else {
+            continue;
+        };
+        let empty = || {
+            parent
+                .child(&directory)
+                .is_ok_and(|g| !g.populated().unwrap_or(true))
+        };
+        // Looked at again under the lock: a launch that is under way holds it.
+        if !place.registry.is_attended(&name)
+            && empty()
+            && let Ok(Some(_held)) = place.registry.lock(&name)
+            && empty()
+            && let Err(error) = parent.remove_child(&directory)
+        {
+            tracing::warn!("{error}");
+        }
+    }
+}
