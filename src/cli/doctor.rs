@@ -101,7 +101,7 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
         .group(&base.group)
         .and_then(|g| g.id())
         .map_err(|e| e.to_string())
-        .and_then(|id| Registry::open(&base_scope(id)).map_err(|e| e.to_string()));
+        .and_then(|id| Registry::open(&base_scope(&base, id)).map_err(|e| e.to_string()));
     let registry = match registry {
         Ok(registry) => registry,
         Err(why) => {
