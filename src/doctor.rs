@@ -200,9 +200,9 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
             all,
             Level::Problem,
             format!(
-                "hybrid: cgroup v2 at {} holds no controller that matters; cgroup v1 holds {}",
-                mount.point,
-                v1.join(" ")
+                "hybrid: cgroup v1 holds {}; so cgmgr leaves the rest, in cgroup v2 at {}, alone",
+                v1.join(" "),
+                mount.point
             ),
             "boot with `systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all` on the kernel command line",
         ),

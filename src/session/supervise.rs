@@ -249,6 +249,8 @@ impl Supervisor<'_> {
             let me = std::process::id() as i32;
             ended.left = process::descendants(me)
                 .into_iter()
+                // A zombie is dead, only not reaped yet.
+                .filter(|p| process::stat(*p).is_some_and(|s| s.state != 'Z'))
                 .filter_map(|p| Some((p, process::comm(p)?)))
                 .collect();
             return ended;
