@@ -27,12 +27,16 @@ pub struct Facts {
     pub kernel_log: bool,
     /// memory.max of workloads.slice: `None` where there is no such group, `Some(None)` where it has no limit.
     pub workloads_max: Option<Option<u64>>,
-    /// What keeps the hierarchy from being made, and what making it will do to others.
+    /// What keeps the hierarchy from being made.
     pub in_the_way: Vec<Notice>,
+    /// What making it will do to processes that are there.
+    pub will_move: Option<Notice>,
     /// Coder's variables in this environment.
     pub coder: CoderEnv,
     /// What a session started here would get.
     pub priorities: Option<Priorities>,
+    /// What is wrong with Coder's variables.
+    pub priority_problems: Vec<String>,
     /// The placement self-test.
     pub self_test: SelfTest,
 }
@@ -157,6 +161,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     cgroups(&mut all, facts);
     place(&mut all, facts);
+    self_test(&mut all, facts);
     kernel(&mut all, facts);
     memory(&mut all, facts);
     promises(&mut all, facts);
@@ -195,9 +200,9 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
             all,
             Level::Problem,
             format!(
-                "hybrid: cgroup v2 at {} holds no controller that matters; cgroup v1 holds {}",
-                mount.point,
-                v1.join(" ")
+                "hybrid: cgroup v1 holds {}; so cgmgr leaves the rest, in cgroup v2 at {}, alone",
+                v1.join(" "),
+                mount.point
             ),
             "boot with `systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all` on the kernel command line",
         ),
@@ -307,9 +312,10 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             fix,
         );
     }
-    for notice in &facts.in_the_way {
+    let refusals = facts.in_the_way.iter().map(|n| (Level::Warning, n));
+    for (level, notice) in refusals.chain(facts.will_move.iter().map(|n| (Level::Note, n))) {
         all.push(Finding {
-            level: Level::Warning,
+            level,
             what: notice.message.clone(),
             fix: notice.help.clone(),
         });
@@ -322,6 +328,9 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             "run cgmgr outside of the session for sessions of their own",
         );
     }
+}
+
+fn self_test(all: &mut Vec<Finding>, facts: &Facts) {
     match &facts.self_test {
         SelfTest::Failed(_) => say_fix(
             all,
@@ -445,6 +454,14 @@ fn promises(all: &mut Vec<Finding>, facts: &Facts) {
 }
 
 fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
+    for problem in &facts.priority_problems {
+        say_fix(
+            all,
+            Level::Warning,
+            crate::text::escape(problem),
+            "give it a whole number in that range, or leave it out",
+        );
+    }
     let state = if facts.coder.enabled() {
         "process priority management enabled"
     } else {
@@ -508,8 +525,10 @@ mod tests {
             kernel_log: true,
             workloads_max: Some(Some(14 << 30)),
             in_the_way: Vec::new(),
+            will_move: None,
             coder: CoderEnv::default(),
             priorities: None,
+            priority_problems: Vec::new(),
             self_test: SelfTest::Ok(Tested {
                 features: FEATURES.to_vec(),
                 ..Tested::default()

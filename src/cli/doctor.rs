@@ -48,12 +48,17 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
         kernel_log: KernelLog::open_at_end().is_ok(),
         workloads_max: None,
         in_the_way: Vec::new(),
+        will_move: None,
         coder: CoderEnv::from_env(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())),
         priorities: None,
+        priority_problems: Vec::new(),
         self_test: SelfTest::NotApplicable("the process backend has no groups to place a process in".into()),
         host: host.clone(),
     };
-    facts.priorities = priorities(&facts.coder);
+    if let (Ok(score), Ok(nice)) = (process::own_oom_score_adj(), process::own_nice()) {
+        let (derived, problems) = Priorities::derive(score, nice, None, None, &facts.coder);
+        (facts.priorities, facts.priority_problems) = (Some(derived), problems);
+    }
     if let (Backend::Cgroupfs, Some(tree)) = (backend, tree) {
         in_tree(&mut facts, host, tree);
     }
@@ -81,7 +86,7 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
                 .take(8)
                 .map(|(pid, comm)| format!("pid {pid} ({comm})"))
                 .collect();
-            facts.in_the_way.push(Notice::new(
+            facts.will_move = Some(Notice::new(
                 format!(
                     "processes sit in {from}, which must hold groups only: {}",
                     who.join(", ")
@@ -96,7 +101,7 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
         .group(&base.group)
         .and_then(|g| g.id())
         .map_err(|e| e.to_string())
-        .and_then(|id| Registry::open(&base_scope(id)).map_err(|e| e.to_string()));
+        .and_then(|id| Registry::open(&base_scope(&base, id)).map_err(|e| e.to_string()));
     let registry = match registry {
         Ok(registry) => registry,
         Err(why) => {
@@ -127,11 +132,6 @@ fn systemd_version() -> Option<String> {
     Some(escape(text.lines().next()?))
 }
 
-fn priorities(coder: &CoderEnv) -> Option<Priorities> {
-    let (score, nice) = (process::own_oom_score_adj().ok()?, process::own_nice().ok()?);
-    Some(Priorities::derive(score, nice, None, None, coder).0)
-}
-
 fn render(facts: &Facts, findings: &[Finding], knobs: &[KnobState]) -> String {
     let host = &facts.host;
     let mut out = format!("cgmgr {} on Linux {}", env!("CARGO_PKG_VERSION"), host.kernel);
@@ -147,14 +147,21 @@ fn render(facts: &Facts, findings: &[Finding], knobs: &[KnobState]) -> String {
         facts.backend.name(),
     ));
     for finding in findings {
-        out.push_str(&format!("{:<8} {}\n", finding.level.name(), finding.what));
+        wrap(&mut out, &format!("{:<8} ", finding.level.name()), &finding.what);
         if let Some(fix) = &finding.fix {
-            out.push_str(&format!("         fix: {fix}\n"));
+            wrap(&mut out, "         fix: ", fix);
         }
     }
     out.push_str("\nKnobs, if declared:\n");
     for knob in knobs {
-        out.push_str(&format!("  {:<24} {}\n", knob.knob, knob.outcome));
+        let outcome = match (&knob.outcome, &host.base) {
+            // Said once above is enough.
+            (receipt::Outcome::NotEnforced { why }, Err(none)) if *why == none.why => {
+                "not enforced".to_owned()
+            }
+            (outcome, _) => outcome.to_string(),
+        };
+        wrap(&mut out, &format!("  {:<24} ", knob.knob), &outcome);
     }
     let verdict = match findings.iter().map(|f| f.level).max() {
         Some(Level::Problem) => {
@@ -165,6 +172,26 @@ fn render(facts: &Facts, findings: &[Finding], knobs: &[KnobState]) -> String {
     };
     out.push_str(&format!("\n{verdict}\n"));
     out
+}
+
+/// `text` behind `head`, broken between words at 100 columns.
+fn wrap(out: &mut String, head: &str, text: &str) {
+    let indent = head.chars().count();
+    out.push_str(head);
+    let mut column = indent;
+    for (i, word) in text.split(' ').enumerate() {
+        let width = word.chars().count();
+        if i > 0 && column + 1 + width > 100 {
+            out.push_str(&format!("\n{:indent$}", ""));
+            column = indent;
+        } else if i > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out.push('\n');
 }
 
 fn to_json(facts: &Facts, findings: &[Finding], knobs: &[KnobState]) -> Json {
@@ -199,4 +226,17 @@ fn to_json(facts: &Facts, findings: &[Finding], knobs: &[KnobState]) -> Json {
 fn knob_json(knob: &KnobState) -> Json {
     let (state, detail) = receipt::words(&knob.outcome);
     json!({ "knob": knob.knob, "state": state, "detail": detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let mut out = String::new();
+        wrap(&mut out, "note     ", &"word ".repeat(40));
+        assert!(out.lines().count() > 1 && out.lines().all(|l| l.chars().count() <= 100));
+        assert!(out.lines().skip(1).all(|l| l.starts_with("         ")), "{out}");
+    }
 }

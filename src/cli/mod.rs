@@ -21,7 +21,7 @@ pub mod wait;
 use crate::session::end::How;
 use args::{Cli, Command};
 use clap::Parser;
-use context::{Outcome, colour};
+use context::Outcome;
 use std::ffi::OsString;
 use std::io;
 
@@ -87,7 +87,8 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
-        .with_ansi(colour(clap::ColorChoice::Auto))
+        // Built without colours; asking for them would panic.
+        .with_ansi(false)
         .with_writer(io::stderr)
         .without_time()
         .try_init();

@@ -31,7 +31,7 @@ impl Place {
             (Ok(base), Backend::Cgroupfs, Some(mount)) => {
                 let tree = Tree::open(&mount.point)?;
                 let id = tree.group(&base.group)?.id()?;
-                (Some(tree), registry::base_scope(id))
+                (Some(tree), registry::base_scope(base, id))
             }
             _ => (None, registry::PROCESS_SCOPE.to_owned()),
         };
