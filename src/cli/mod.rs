@@ -20,7 +20,7 @@ pub mod wait;
 
 use crate::session::end::How;
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use context::Outcome;
 use std::ffi::OsString;
 use std::io;
@@ -34,11 +34,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => {
             let _ = error.print();
             // Every failure of `run` before its command starts is 125, so that it is told from the command's own 2.
-            let is_run = args
-                .iter()
-                .skip(1)
-                .find(|a| !a.to_string_lossy().starts_with('-'))
-                .is_some_and(|a| a == "run");
+            let is_run = is_run(&args);
             return match error.exit_code() {
                 0 => 0,
                 _ if is_run => 125,
@@ -55,6 +51,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             error.status
         }
     }
+}
+
+/// Whether what was typed is a `run`, as far as that can be told of a line that is not understood.
+fn is_run(args: &[OsString]) -> bool {
+    let command = Cli::command();
+    let known = |arg: &&OsString| command.get_subcommands().any(|c| arg.as_os_str() == c.get_name());
+    args.iter().skip(1).find(known).is_some_and(|name| name == "run")
 }
 
 fn dispatch(cli: &Cli) -> Outcome {
