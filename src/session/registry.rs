@@ -16,6 +16,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Numbers from here on are somebody's own choice of a name, and no numbering goes on behind them.
+const NUMBERS_END: u64 = 1_000_000_000;
+
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
 
@@ -165,7 +168,13 @@ impl Registry {
         let highest = self
             .names()?
             .iter()
-            .filter_map(|n| n.as_str().strip_prefix(&prefix)?.parse::<u64>().ok())
+            .filter_map(|n| {
+                n.as_str()
+                    .strip_prefix(&prefix)?
+                    .parse::<u64>()
+                    .ok()
+                    .filter(|n| *n < NUMBERS_END)
+            })
             .max();
         let mut n = highest.unwrap_or(0) + 1;
         loop {
@@ -274,12 +283,20 @@ fn is_still(fd: &OwnedFd, path: &Path) -> bool {
 /// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others. Where that cannot be (a container
 /// with a read-only root, a user without a login session) a private directory in the one for temporary files.
 fn runtime_path() -> PathBuf {
-    let named = |variable: &str| std::env::var_os(variable).filter(|d| !d.is_empty()).map(PathBuf::from);
+    let named = |variable: &str| {
+        std::env::var_os(variable)
+            .filter(|d| !d.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(directory) = named("CGMGR_RUNTIME_DIR") {
         return directory;
     }
     let uid = rustix::process::geteuid();
-    let parent = if uid.is_root() { Some(PathBuf::from("/run")) } else { named("XDG_RUNTIME_DIR") };
+    let parent = if uid.is_root() {
+        Some(PathBuf::from("/run"))
+    } else {
+        named("XDG_RUNTIME_DIR")
+    };
     match parent.filter(|p| fs::access(p, fs::Access::WRITE_OK).is_ok()) {
         Some(parent) => parent.join("cgmgr"),
         None => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
