@@ -1,4 +1,71 @@
-//! cgmgr splits a workspace machine with cgroup v2 into a protected agent part and a limited workloads part.
+//! cgmgr splits a workspace machine with cgroup v2 into a protected **agent** part and a limited **workloads** part,
+//! gives every session a group of its own with the limits that its role file declares, and says truthfully what
+//! happened: what is enforced, who was killed, by which limit, and what to change.
+//!
+//! # The map
+//!
+//! Data flows one way; each module uses only those to its left.
+//!
+//! ```text
+//! role.toml ─► role ─► limits ─► plan ─► backend ─► kernel       change the machine
+//!              text    typed     pure    cgroupfs | process
+//!                                 ▲
+//!                                 └── host facts, current state   values, made by kernel::probe and kernel::survey
+//!
+//! session: launch ─► supervise ─► verdict ─► tell                 one run of a command, from name to removal
+//! cli: what is typed and what is shown
+//! ```
+//!
+//! | module | is | may not |
+//! |---|---|---|
+//! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
+//! | [`limits`] | typed limits, and the knob table: the one place where a limit's meaning is written | do I/O |
+//! | [`host`] | this machine as a plain value | do I/O |
+//! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
+//! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
+//! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
+//! | [`session`] | one confined run: launch, supervision, verdict | print |
+//! | [`cli`] | the command line | be used by the rest |
+//!
+//! To follow one launch: [`cli::run`], then [`session::launch::launch`], [`plan::session::plan`],
+//! [`backend::cgroupfs`], [`kernel::sys::spawn`], [`session::supervise`], [`session::verdict::oom`].
+//!
+//! # Invariants
+//!
+//! - Nothing is written before everything is checked, and a failed step takes back the ones before it.
+//! - A session's limits are in force before its first process exists, and that process starts in its group
+//!   (`clone3(CLONE_INTO_CGROUP)`); it is never moved there.
+//! - Requested is not effective: every value is read back, and a [receipt](plan::receipt) says what holds.
+//! - A verdict rests on counters read while the group exists, never on an exit status.
+//! - What identifies a session lives on its group (`user.cgmgr.session`), who attends it in a lock that the kernel
+//!   frees: a killed cgmgr loses nothing.
+//! - Deliberately absent: cgroup v1, an async runtime, a database, freezing as a means.
+//!
+//! # Embedding
+//!
+//! Without the `cli` feature the crate builds without clap. An embedding program that has no rights to cgroups uses
+//! the [process backend](plan::receipt::Backend), which is the default of that type and needs no set-up at all:
+//!
+//! ```
+//! use cgmgr::kernel::probe;
+//! use cgmgr::plan::{path::SessionName, receipt::Backend};
+//! use cgmgr::role::{Overrides, Role};
+//! use cgmgr::session::launch::{Place, Request, launch};
+//! use rustix::process::{WaitId, WaitIdOptions, waitid};
+//!
+//! # fn main() -> Result<(), String> {
+//! let place = Place::open(probe::host(None), Backend::default()).map_err(|e| e.message)?;
+//! let (role, _warnings) = Role::without_file(&Overrides::default(), &place.host.machine).map_err(|_| "bad limits")?;
+//! let stem = SessionName::new("demo")?;
+//! let running = launch(Request::new(stem, &role.settings, vec!["true".into()]), &place).map_err(|e| e.message)?;
+//! let ended = waitid(WaitId::PidFd(rustix::fd::AsFd::as_fd(&running.spawned.pidfd)), WaitIdOptions::EXITED);
+//! assert_eq!(ended.ok().flatten().and_then(|status| status.exit_status()), Some(0));
+//! place.registry.forget(&running.name);
+//! # Ok(())
+//! # }
+//! ```
+
+#![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("cgmgr is for Linux: it works with cgroup v2");
@@ -6,6 +73,7 @@ compile_error!("cgmgr is for Linux: it works with cgroup v2");
 pub mod backend;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod limits;

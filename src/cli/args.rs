@@ -14,9 +14,9 @@ const STYLES: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default());
 
 const EXIT_STATUS: &str = "\
-Exit status of `run`: the command's own; 128+n if signal n ended it; 125 cgmgr failed, 126 the command
-cannot be executed, 127 it was not found; 3 with --require-limits where something cannot be enforced.
-Others: 0 done, 1 failed, 2 usage or invalid role.";
+Exit status of `run`: the command's own; 128+n if signal n ended it; 125 cgmgr failed;
+126 the command cannot be executed; 127 it was not found; 3 with --require-limits where
+something cannot be enforced. Others: 0 done, 1 failed, 2 usage or invalid role.";
 
 /// Give every session on a workspace machine its own limits, keep the agent alive, and say what happened.
 #[derive(Debug, Parser)]

@@ -2,13 +2,11 @@
 
 use super::args::{BackendChoice, Global};
 use crate::host::Host;
-use crate::kernel::group::Tree;
 use crate::kernel::probe;
 use crate::plan::path::GroupPath;
 use crate::plan::receipt::Backend;
 use crate::plan::step::Notice;
 use crate::session::launch::Place;
-use crate::session::registry::{self, Registry};
 use clap::ColorChoice;
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -109,25 +107,11 @@ pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
 /// The place where sessions are made.
 pub fn place(global: &Global) -> Result<Place, CommandError> {
     let (host, backend) = host(global)?;
-    let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
-        (Ok(base), Backend::Cgroupfs, Some(mount)) => {
-            let tree = Tree::open(&mount.point)?;
-            let id = tree.group(&base.group)?.id()?;
-            (Some(tree), registry::base_scope(id))
-        }
-        _ => (None, registry::PROCESS_SCOPE.to_owned()),
-    };
-    let registry = Registry::open(&scope).map_err(|error| {
-        CommandError::failed(
-            format!("cannot use the runtime directory: {error}"),
-            "name a private one with CGMGR_RUNTIME_DIR",
-        )
-    })?;
-    Ok(Place {
-        host,
-        backend,
-        tree,
-        registry,
+    let opened = Place::open(host, backend);
+    opened.map_err(|error| CommandError {
+        status: 1,
+        message: error.message,
+        help: error.help,
     })
 }
 

@@ -161,7 +161,7 @@ fn write_details(
         Origin::Derived(why) => Some(why.as_str()),
         _ => None,
     };
-    let note = setting.note.as_deref().filter(|_| declared);
+    let note = setting.note.as_deref().filter(|note| declared && *note != effect);
     for text in [Some(effect.as_str()), why, note]
         .into_iter()
         .flatten()

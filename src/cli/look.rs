@@ -67,7 +67,7 @@ pub fn look(global: &Global) -> Result<Look, CommandError> {
     let registry = match (&tree, &base) {
         (Some(tree), Some(base)) => {
             let id = tree.group(&base.group).and_then(|g| g.id()).ok();
-            id.and_then(|id| Registry::find(&base_scope(id)))
+            id.and_then(|id| Registry::find(&base_scope(base, id)))
         }
         _ => None,
     };

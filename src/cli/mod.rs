@@ -4,6 +4,7 @@ pub mod apply;
 pub mod args;
 pub mod check;
 pub mod context;
+pub mod doctor;
 pub mod down;
 pub mod end;
 pub mod explain;
@@ -19,8 +20,8 @@ pub mod wait;
 
 use crate::session::end::How;
 use args::{Cli, Command};
-use clap::Parser;
-use context::{CommandError, Outcome, colour};
+use clap::{CommandFactory, Parser};
+use context::Outcome;
 use std::ffi::OsString;
 use std::io;
 
@@ -33,11 +34,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => {
             let _ = error.print();
             // Every failure of `run` before its command starts is 125, so that it is told from the command's own 2.
-            let is_run = args
-                .iter()
-                .skip(1)
-                .find(|a| !a.to_string_lossy().starts_with('-'))
-                .is_some_and(|a| a == "run");
+            let is_run = is_run(&args);
             return match error.exit_code() {
                 0 => 0,
                 _ if is_run => 125,
@@ -54,6 +51,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             error.status
         }
     }
+}
+
+/// Whether what was typed is a `run`, as far as that can be told of a line that is not understood.
+fn is_run(args: &[OsString]) -> bool {
+    let command = Cli::command();
+    let known = |arg: &&OsString| command.get_subcommands().any(|c| arg.as_os_str() == c.get_name());
+    args.iter().skip(1).find(known).is_some_and(|name| name == "run")
 }
 
 fn dispatch(cli: &Cli) -> Outcome {
@@ -73,7 +77,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
         Command::Anchor => install::anchor(),
-        other => Err(CommandError::usage(format!("{other:?}"), "")),
+        Command::Doctor(args) => doctor::doctor(args, global),
     }
 }
 
@@ -86,7 +90,8 @@ fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
-        .with_ansi(colour(clap::ColorChoice::Auto))
+        // Built without colours; asking for them would panic.
+        .with_ansi(false)
         .with_writer(io::stderr)
         .without_time()
         .try_init();

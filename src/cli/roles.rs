@@ -37,16 +37,7 @@ pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
         out: &mut out,
         err: &mut err,
     };
-    let effect = |setting: &crate::limits::Setting| {
-        let outcome = predict(setting, &host, backend, &[]).to_string();
-        // Between groups the scheduler weighs groups, not processes (sched-design-CFS, "Group scheduler extensions").
-        let grouped = backend == crate::plan::receipt::Backend::Cgroupfs && setting.knob.id == KnobId::Nice;
-        if grouped && setting.value.is_some() {
-            format!("{outcome} within the session; between sessions cpu_weight counts")
-        } else {
-            outcome
-        }
-    };
+    let effect = |setting: &crate::limits::Setting| predict(setting, &host, backend, &[]).to_string();
     Ok(explain::explain(
         &args.role,
         &args.limits.overrides(),

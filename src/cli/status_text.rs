@@ -150,9 +150,26 @@ fn part_lines(name: &str, part: &PartView) -> Vec<String> {
     words.extend(cpu(usage));
     words.extend(pids(usage));
     words.extend(killed(usage));
-    let mut lines = vec![words.join("   ")];
+    let mut lines = flow(&words, &format!("{:16} ", ""));
     if let Some(stalls) = stalls(usage) {
         lines.push(stalls);
+    }
+    lines
+}
+
+/// The words on as few lines as they fit, all but the first behind `indent`.
+fn flow(words: &[String], indent: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            // The branches of the tree take eight columns.
+            Some(line) if line.chars().count() + 2 + word.chars().count() <= COLUMNS - 8 => {
+                line.push_str("  ");
+                line.push_str(word);
+            }
+            Some(_) => lines.push(format!("{indent}{word}")),
+            None => lines.push(word.clone()),
+        }
     }
     lines
 }
@@ -182,12 +199,13 @@ fn session_lines(session: &SessionView, overview: &Overview) -> Vec<String> {
     words.extend(cpu(usage));
     words.extend(pids(usage));
     words.extend(killed(usage));
-    lines.push(words.join("   "));
-    if let Some(from) = &usage.memory.effective_from {
-        let own = usage.memory.max.map_or("it has no max of its own".into(), |max| {
-            format!("its own max is {}", bytes(max))
-        });
-        lines.push(format!("memory is limited by {}; {own}", escape(from)));
+    lines.extend(flow(&words, ""));
+    if let (Some(from), Some(max)) = (&usage.memory.effective_from, usage.memory.max) {
+        lines.push(format!(
+            "memory is limited by {}; its own max is {}",
+            escape(from),
+            bytes(max)
+        ));
     }
     if !session.unconfined.is_empty() {
         let knobs: Vec<String> = session.unconfined.iter().map(|k| escape(k)).collect();
@@ -214,10 +232,15 @@ fn memory(usage: &Use) -> String {
         Some(n) if n > 0 => format!(" + {} swap", bytes(n)),
         _ => String::new(),
     };
+    // Without a max of its own a session shares that of a group above.
+    let shared = match (&memory.effective_from, memory.max) {
+        (Some(from), None) => format!(" of {}", escape(from)),
+        _ => String::new(),
+    };
     let high = memory.high.map(|n| format!(", high {}", bytes(n)));
     match (memory.effective_max, high) {
         (Some(max), high) => format!(
-            "{} {}{}{swap}",
+            "{} {}{shared}{}{swap}",
             bar(current, max),
             ratio(current, max),
             high.unwrap_or_default()
@@ -381,7 +404,8 @@ mod tests {
 ├── agent.slice      memory not accounted
 └── workloads.slice  memory not accounted
     └── rust-1  running  5 min  role rust  uid 1000  cargo build \\u{1b}[31m
-        [##--------] 4.2/16.0 GiB   cpu 12.1 s, at most 3 CPUs, throttled 3.0 s   pids 12/4096   1 OOM kill
+        [##--------] 4.2/16.0 GiB  cpu 12.1 s, at most 3 CPUs, throttled 3.0 s  pids 12/4096
+        1 OOM kill
         unconfined: io_weight
         waits (of the last 10 s): memory 12 %
 ";
@@ -400,6 +424,18 @@ mod tests {
             text.contains("memory is limited by /workloads.slice; its own max is 16.0 GiB"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn many_words_take_a_second_line() {
+        let words: Vec<String> = (0..4).map(|i| format!("{i}{}", "x".repeat(40))).collect();
+        let lines = flow(&words, "  ");
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].starts_with("  2x"));
+        let mut s = session("a");
+        s.usage.memory.max = None;
+        s.usage.memory.effective_from = Some("/workloads.slice".into());
+        assert!(render(&overview(vec![s])).contains("4.2/16.0 GiB of /workloads.slice"));
     }
 
     #[test]

@@ -258,8 +258,11 @@ impl Group {
             other => other?,
         };
         loop {
-            if !self.populated()? {
-                return Ok(());
+            // Read through the very descriptor that is polled: one that was never read is ready at once, for ever.
+            match read_all(watch.as_fd()) {
+                Ok(text) if Keyed::parse(&text).get("populated") == Some(1) => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+                Err(e) => return Err(KernelError::new(Doing::Read, self.file("cgroup.events"), e)),
             }
             let left = deadline.saturating_sub(started.elapsed());
             if left.is_zero() {

@@ -105,6 +105,24 @@ pub fn signal(
     Ok(true)
 }
 
+/// Whether the process is on its way out: ended and not yet reaped, or with `PF_EXITING` among its flags (field 9 of
+/// /proc/PID/stat), or with a SIGKILL pending that it has not yet got round to (proc_pid_status(5), `ShdPnd`). `None`
+/// where it is gone.
+pub fn is_exiting(pid: i32) -> Option<bool> {
+    const PF_EXITING: u64 = 0x4;
+    const SIGKILL_BIT: u64 = 1 << 8;
+    let stat = read(&format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let status = read(&format!("/proc/{pid}/status")).ok()?;
+    let pending = status
+        .lines()
+        .find_map(|l| l.strip_prefix("ShdPnd:"))
+        .map(str::trim);
+    let pending = pending.and_then(|p| u64::from_str_radix(p, 16).ok()).unwrap_or(0);
+    let flags: u64 = fields.get(6)?.parse().ok()?;
+    Some(matches!(*fields.first()?, "Z" | "X") || flags & PF_EXITING != 0 || pending & SIGKILL_BIT != 0)
+}
+
 /// Pids of the process's children, by all its threads.
 pub fn children(pid: i32) -> Vec<i32> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
@@ -159,6 +177,7 @@ mod tests {
         let me = std::process::id() as i32;
         assert!(comm(me).is_some());
         assert!(start_time(me).unwrap() > 0);
+        assert_eq!(is_exiting(me), Some(false));
         assert!(rss(me, 4096).unwrap() > 0);
         assert!((-1000..=1000).contains(&own_oom_score_adj().unwrap()));
         assert!((-20..=19).contains(&own_nice().unwrap()));
@@ -170,22 +189,23 @@ mod tests {
             .args(["-c", "sleep 5 & wait"])
             .spawn()
             .unwrap();
-        let me = std::process::id() as i32;
+        // Of this child and not of this process: other tests have children of their own, which are not to be killed.
+        let parent = child.id() as i32;
         let mut seen = Vec::new();
         for _ in 0..100 {
-            seen = descendants(me);
+            seen = descendants(parent);
             if seen.iter().any(|p| comm(*p).as_deref() == Some("sleep")) {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
-        for pid in seen.iter().rev() {
+        for pid in seen.iter().rev().chain([&parent]) {
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(*pid),
                 nix::sys::signal::Signal::SIGKILL,
             );
         }
         child.wait().unwrap();
-        assert!(seen.len() >= 2, "{seen:?}");
+        assert!(!seen.is_empty(), "{seen:?}");
     }
 }

@@ -66,15 +66,20 @@ pub struct Entry {
 impl Entry {
     /// The entry for a program.
     pub fn to_json(&self) -> Json {
-        let (state, detail) = match &self.outcome {
-            Outcome::Enforced => ("enforced", Json::Null),
-            Outcome::Rounded { to } => ("rounded", json!(to)),
-            Outcome::StoodInFor { by } => ("stood_in_for", json!(by)),
-            Outcome::NotEnforced { why } => ("not_enforced", json!(why)),
-            Outcome::NotInThisVersion => ("not_in_this_version", Json::Null),
-            Outcome::NotDeclared => ("not_declared", Json::Null),
-        };
+        let (state, detail) = words(&self.outcome);
         json!({ "knob": self.knob.knob().key, "requested": self.requested, "state": state, "detail": detail })
+    }
+}
+
+/// An outcome for a program: its one-word state, and its detail.
+pub fn words(outcome: &Outcome) -> (&'static str, Option<&str>) {
+    match outcome {
+        Outcome::Enforced => ("enforced", None),
+        Outcome::Rounded { to } => ("rounded", Some(to)),
+        Outcome::StoodInFor { by } => ("stood_in_for", Some(by)),
+        Outcome::NotEnforced { why } => ("not_enforced", Some(why)),
+        Outcome::NotInThisVersion => ("not_in_this_version", None),
+        Outcome::NotDeclared => ("not_declared", None),
     }
 }
 
@@ -125,11 +130,13 @@ pub fn of_read_back(setting: &Setting, wanted: &str, found: &str, page_size: u64
 }
 
 /// Which backend carries a plan out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
     /// Control files of cgroup v2.
     Cgroupfs,
-    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity.
+    /// No cgroup rights: nice, oom_score_adj, rlimits, affinity. Needs no set-up at all, so it is what an embedding
+    /// program gets unless it chooses.
+    #[default]
     Process,
 }
 

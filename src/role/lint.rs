@@ -243,8 +243,7 @@ impl<'a> Lint<'a> {
             "{} {why}: a session above it can slow to a crawl instead of being killed",
             named(high)
         );
-        let help =
-            "leave memory_high out, or allow some swap with memory_swap_max; `cgmgr events` shows `stalled`";
+        let help = "leave memory_high out, or allow some swap with memory_swap_max; `cgmgr status` shows what it waits for";
         self.push(Diagnostic::warning(message).help(help), high);
     }
 

@@ -21,4 +21,5 @@ pub use diagnostic::{Diagnostic, Related, Severity, Source};
 pub use inherit::LoadError;
 pub use name::{NAME_MAX, check_name};
 pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};
+#[cfg(feature = "cli")]
 pub(crate) use suggest::distance;

@@ -54,6 +54,27 @@ pub struct Request<'a> {
     pub require_limits: bool,
 }
 
+impl<'a> Request<'a> {
+    /// Runs `argv` as the caller, under `settings`, in a session named after `stem`, with the caller's streams.
+    pub fn new(stem: SessionName, settings: &'a Settings, argv: Vec<OsString>) -> Self {
+        Self {
+            name: None,
+            stem,
+            role: None,
+            role_file: None,
+            settings,
+            overrides: Vec::new(),
+            argv,
+            user: None,
+            close_fds: false,
+            stdio: None,
+            detached: false,
+            mask: None,
+            require_limits: false,
+        }
+    }
+}
+
 /// A session whose command runs.
 pub struct Running {
     /// Its name.

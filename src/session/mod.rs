@@ -13,6 +13,7 @@ pub mod measure;
 pub mod place;
 mod prepare;
 pub mod registry;
+pub mod selftest;
 pub mod supervise;
 pub mod sweep;
 pub mod tell;

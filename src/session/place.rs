@@ -1,6 +1,7 @@
 //! Where sessions are made on this machine, and by which means.
 
-use super::registry::Registry;
+use super::failure::LaunchError;
+use super::registry::{self, Registry};
 use crate::host::{Base, Host};
 use crate::kernel::{Tree, process};
 use crate::plan::path::{GroupPath, SessionName};
@@ -19,6 +20,35 @@ pub struct Place {
 }
 
 impl Place {
+    /// A place on `host` (see [`probe::host`](crate::kernel::probe::host)) that uses `backend`. The process backend,
+    /// the default of its type, needs no set-up and no rights.
+    ///
+    /// # Errors
+    ///
+    /// The hierarchy cannot be opened, or there is no private runtime directory for locks and records.
+    pub fn open(host: Host, backend: Backend) -> Result<Self, LaunchError> {
+        let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
+            (Ok(base), Backend::Cgroupfs, Some(mount)) => {
+                let tree = Tree::open(&mount.point)?;
+                let id = tree.group(&base.group)?.id()?;
+                (Some(tree), registry::base_scope(base, id))
+            }
+            _ => (None, registry::PROCESS_SCOPE.to_owned()),
+        };
+        let registry = Registry::open(&scope).map_err(|error| {
+            LaunchError::new(
+                format!("cannot use the runtime directory: {error}"),
+                "name a private one with CGMGR_RUNTIME_DIR",
+            )
+        })?;
+        Ok(Self {
+            host,
+            backend,
+            tree,
+            registry,
+        })
+    }
+
     /// The base, with the cgroupfs backend.
     pub fn base(&self) -> Option<(&Tree, &Base)> {
         match (&self.tree, &self.host.base) {

@@ -5,6 +5,7 @@
 //! is in charge, however that process ended. The directory is private to its user: on the group's own directory
 //! anybody could hold a lock.
 
+use crate::host::{Base, BaseKind};
 use crate::plan::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -21,9 +22,13 @@ const RECORDS_KEPT: usize = 512;
 /// The registry of sessions without a group.
 pub const PROCESS_SCOPE: &str = "process";
 
-/// The registry of the base whose group has this id: the id names it across mounts and namespaces.
-pub fn base_scope(id: u64) -> String {
-    format!("base-{id:x}")
+/// The registry of a base whose group has this id. The id names it across mounts and namespaces. The group of the static
+/// unit is made anew with every start of the unit, but it is the same base: there is one of it on a machine.
+pub fn base_scope(base: &Base, id: u64) -> String {
+    match base.kind {
+        BaseKind::SessionsUnit => "sessions-unit".to_owned(),
+        _ => format!("base-{id:x}"),
+    }
 }
 
 /// The sessions of one base.

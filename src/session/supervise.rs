@@ -125,10 +125,10 @@ impl Supervisor<'_> {
                 tell_at = None;
                 told = kills;
                 self.note_victims(running, &mut log, &mut reaped);
-                if let Some(oom) = self
+                let oom = self
                     .account(running, &log, &reaped, false)
-                    .and_then(|(oom, _)| oom)
-                {
+                    .and_then(|(oom, _)| oom);
+                if let Some(oom) = oom.filter(|oom| goes_on(oom, command)) {
                     (self.on_oom)(&oom);
                 }
             }
@@ -234,6 +234,24 @@ impl Supervisor<'_> {
         Some((oom, measure::usage(group, wall(running))))
     }
 
+    /// What still descends from this process, after a moment for those that follow the command.
+    fn left_without_group(&self, command: i32, reaped: &mut Reaped) -> Vec<(i32, String)> {
+        let since = Instant::now();
+        loop {
+            self.reap(command, reaped);
+            let left: Vec<(i32, String)> = process::descendants(std::process::id() as i32)
+                .into_iter()
+                // A zombie is dead, only not reaped yet.
+                .filter(|p| process::stat(*p).is_some_and(|s| s.state != 'Z'))
+                .filter_map(|p| Some((p, process::comm(p)?)))
+                .collect();
+            if left.is_empty() || since.elapsed() > STRAGGLERS {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn end(&mut self, running: &mut Running, mut log: OomLog, mut reaped: Reaped) -> Ended {
         let exit = reaped.exit.unwrap_or(Exit::Code(125));
         let mut ended = Ended {
@@ -246,11 +264,7 @@ impl Supervisor<'_> {
         ended.usage.wall_usec = wall(running);
         let Some((group, _)) = &running.group else {
             ended.usage.cpu_usec = children_cpu_usec();
-            let me = std::process::id() as i32;
-            ended.left = process::descendants(me)
-                .into_iter()
-                .filter_map(|p| Some((p, process::comm(p)?)))
-                .collect();
+            ended.left = self.left_without_group(running.spawned.pid, &mut reaped);
             return ended;
         };
         let oom_kills = group
@@ -300,6 +314,13 @@ impl Supervisor<'_> {
         }
         ended
     }
+}
+
+/// Whether the session goes on after an OOM kill. A process with much memory takes long to die: that the command has
+/// not ended yet does not say that it lives on.
+fn goes_on(oom: &Oom, command: i32) -> bool {
+    let dying = |pid: i32| process::is_exiting(pid).unwrap_or(true);
+    !oom.whole_group && !oom.victims.iter().any(|v| v.pid == command) && !dying(command)
 }
 
 /// Nothing had happened in the session before it began; above it things may have.

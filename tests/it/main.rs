@@ -1,3 +1,4 @@
 //! Black-box tests that need no special machine.
 
+mod readme;
 mod roles;

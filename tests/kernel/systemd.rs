@@ -1,5 +1,6 @@
 //! True of machines that systemd runs.
 
+mod readme;
 mod slices;
 
 use std::path::Path;

@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folders of the project that tests and demonstration read.
+/// What of the project tests and demonstration read.
 pub fn add_trees(payload: &mut Payload) -> Result<()> {
     for name in ["examples", "systemd"] {
         let tree = cargo::root().join(name);
@@ -57,5 +57,5 @@ pub fn add_trees(payload: &mut Payload) -> Result<()> {
             payload.copy(&format!("lab/{name}"), &tree)?;
         }
     }
-    Ok(())
+    payload.copy("lab/README.md", &cargo::root().join("README.md"))
 }

@@ -1,0 +1,65 @@
+//! README's session on a stock systemd machine prints what README shows, but for the numbers.
+
+#[path = "../../readme/mod.rs"]
+mod blocks;
+
+use std::path::{Path, PathBuf};
+
+use crate::cgmgr::cgmgr;
+use crate::lab::must;
+
+/// Numbers, units of time and size, bars and the widths that depend on them differ from run to run; the words do not.
+fn without_numbers(text: &str) -> String {
+    let lines = text.lines().filter(|line| {
+        // Pressure is shown where there is some.
+        !line.trim_start_matches(['│', ' ']).starts_with("waits (")
+    });
+    let words = lines
+        .flat_map(|line| line.split_whitespace().chain(["\n"]))
+        .map(|word| {
+            let word: String = word
+                .chars()
+                .filter(|c| !c.is_ascii_digit() && !"#.[]".contains(*c))
+                .collect();
+            match word.trim_end_matches([',', ')']) {
+                "" | "-" | "---------" | "B" | "KiB" | "MiB" | "GiB" | "µs" | "ms" | "s" | "min" => {
+                    String::new()
+                }
+                _ => word,
+            }
+        });
+    let mut text = String::new();
+    for word in words.filter(|w| !w.is_empty() && !w.chars().all(|c| c == '-')) {
+        // What the terminal's width cut off is cut off elsewhere another time.
+        let word = if word.contains('…') { "…" } else { &word };
+        text.push_str(word);
+        text.push(' ');
+    }
+    text
+}
+
+#[test]
+fn commands_print_what_is_shown() {
+    // The page begins on a machine where nothing of cgmgr is installed.
+    cgmgr(&["down", "--kill"]);
+    cgmgr(&["uninstall"]).expect(0);
+    let examples = PathBuf::from(must("CGMGR_EXAMPLES"));
+    let directory = examples.parent().expect("a directory");
+    let page =
+        std::fs::read_to_string(directory.join("README.md")).expect("README.md lies beside the examples");
+    let commands = blocks::blocks(&page, "guest");
+    let printed = blocks::run(
+        &commands,
+        directory,
+        Path::new(&must("CGMGR_BIN")).parent().expect("a directory"),
+    );
+    for (shown, printed) in commands.iter().zip(printed) {
+        assert_eq!(
+            without_numbers(&printed),
+            without_numbers(&shown.output),
+            "$ {}\nprinted:\n{printed}\nREADME shows:\n{}",
+            shown.command,
+            shown.output
+        );
+    }
+}
