@@ -271,17 +271,18 @@ fn is_still(fd: &OwnedFd, path: &Path) -> bool {
     (held.st_ino, held.st_dev) == (named.st_ino, named.st_dev)
 }
 
-/// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others, else a private directory in the
-/// directory for temporary files.
+/// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others. Where that cannot be (a container
+/// with a read-only root, a user without a login session) a private directory in the one for temporary files.
 fn runtime_path() -> PathBuf {
+    let named = |variable: &str| std::env::var_os(variable).filter(|d| !d.is_empty()).map(PathBuf::from);
+    if let Some(directory) = named("CGMGR_RUNTIME_DIR") {
+        return directory;
+    }
     let uid = rustix::process::geteuid();
-    let named = std::env::var_os("CGMGR_RUNTIME_DIR").filter(|d| !d.is_empty());
-    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
-    match (named, uid.is_root(), user) {
-        (Some(directory), _, _) => PathBuf::from(directory),
-        (None, true, _) => PathBuf::from("/run/cgmgr"),
-        (None, false, Some(directory)) => PathBuf::from(directory).join("cgmgr"),
-        (None, false, None) => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
+    let parent = if uid.is_root() { Some(PathBuf::from("/run")) } else { named("XDG_RUNTIME_DIR") };
+    match parent.filter(|p| fs::access(p, fs::Access::WRITE_OK).is_ok()) {
+        Some(parent) => parent.join("cgmgr"),
+        None => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
     }
 }
 
