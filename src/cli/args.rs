@@ -194,11 +194,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub limits: LimitArgs,
     /// The command and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 

@@ -274,12 +274,20 @@ fn is_still(fd: &OwnedFd, path: &Path) -> bool {
 /// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others. Where that cannot be (a container
 /// with a read-only root, a user without a login session) a private directory in the one for temporary files.
 fn runtime_path() -> PathBuf {
-    let named = |variable: &str| std::env::var_os(variable).filter(|d| !d.is_empty()).map(PathBuf::from);
+    let named = |variable: &str| {
+        std::env::var_os(variable)
+            .filter(|d| !d.is_empty())
+            .map(PathBuf::from)
+    };
     if let Some(directory) = named("CGMGR_RUNTIME_DIR") {
         return directory;
     }
     let uid = rustix::process::geteuid();
-    let parent = if uid.is_root() { Some(PathBuf::from("/run")) } else { named("XDG_RUNTIME_DIR") };
+    let parent = if uid.is_root() {
+        Some(PathBuf::from("/run"))
+    } else {
+        named("XDG_RUNTIME_DIR")
+    };
     match parent.filter(|p| fs::access(p, fs::Access::WRITE_OK).is_ok()) {
         Some(parent) => parent.join("cgmgr"),
         None => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
