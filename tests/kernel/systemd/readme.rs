@@ -5,7 +5,7 @@ mod blocks;
 
 use std::path::{Path, PathBuf};
 
-use crate::cgmgr::{cgmgr, finish};
+use crate::cgmgr::cgmgr;
 use crate::lab::must;
 
 /// Numbers, units of time and size, bars and the widths that depend on them differ from run to run; the words do not.
@@ -43,9 +43,6 @@ fn commands_print_what_is_shown() {
     // The page begins on a machine where nothing of cgmgr is installed.
     cgmgr(&["down", "--kill"]);
     cgmgr(&["uninstall"]).expect(0);
-    // Nor has anything happened in the slices yet: their counters would tell.
-    let mut stop = std::process::Command::new("systemctl");
-    finish(stop.args(["stop", "workloads.slice", "agent.slice"]));
     let examples = PathBuf::from(must("CGMGR_EXAMPLES"));
     let directory = examples.parent().expect("a directory");
     let page =
