@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::lab::{must, path_of};
 
 /// Emulated time is slow and uneven: nothing waits less than this before it gives up.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a command ended, and what it said.
 #[derive(Debug)]

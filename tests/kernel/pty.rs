@@ -20,7 +20,8 @@ pub const CTRL_Z: &str = "\x1a";
 /// A terminal whose other side we are.
 pub struct Pty {
     master: File,
-    slave: OwnedFd,
+    // Open as long as we are, so that the terminal outlives each program on it.
+    _slave: OwnedFd,
     /// The program on the terminal.
     pub child: Child,
     seen: String,
@@ -55,7 +56,7 @@ impl Pty {
         let master = unsafe { File::from_raw_fd(pair.master.into_raw_fd()) };
         Pty {
             master,
-            slave,
+            _slave: slave,
             child,
             seen: String::new(),
         }
@@ -109,7 +110,7 @@ impl Pty {
 
     /// The process group that has the terminal.
     pub fn foreground(&self) -> i32 {
-        tcgetpgrp(&self.slave).map_or(0, |group| group.as_raw_nonzero().get())
+        tcgetpgrp(&self.master).map_or(0, |group| group.as_raw_nonzero().get())
     }
 
     /// Changes the terminal's size, as a window does.

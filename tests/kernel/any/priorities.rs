@@ -83,8 +83,11 @@ fn what_is_declared_comes_before_what_is_derived() {
     let (facts, _) = facts_as(0, 2, &flags, &[]);
     assert_eq!(
         (&facts["nice"], &facts["oom_score_adj"], &facts["nofile"]),
-        (&json!(-7), &json!(-5), &json!([333, 333]))
+        (&json!(-5), &json!(-5), &json!([333, 333])),
+        "a nice value with a sign is relative to the caller's 2"
     );
+    let (facts, _) = facts_as(0, 2, &["--role", &role, "--nice", "7"], &[]);
+    assert_eq!(facts["nice"], 7, "one without is not");
 }
 
 #[test]

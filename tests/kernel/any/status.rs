@@ -55,12 +55,13 @@ fn a_command_that_is_missing_or_cannot_be_executed() {
 }
 
 #[test]
-fn a_script_without_an_interpreter_is_not_run_by_guessing() {
+fn a_script_without_an_interpreter_runs_as_under_env() {
     let lab = Lab::new();
-    let script = lab.file("script", "echo guessed\n");
+    let script = lab.file("script", "echo by $0; exit 3\n");
     finish(Command::new("chmod").args(["+x", &script])).expect(0);
-    let done = cgmgr(&["run", "--", &script]).expect(126);
-    assert_eq!(done.out, "");
+    let env = finish(Command::new("env").arg(&script));
+    let done = cgmgr(&["run", "--", &script]).expect(3);
+    assert_eq!((done.status, &done.out), (env.status, &env.out));
 }
 
 #[test]

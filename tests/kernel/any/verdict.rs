@@ -175,13 +175,12 @@ fn without_oom_group_one_process_dies_and_the_others_live() {
 
 #[test]
 fn an_oom_kill_of_a_grandchild_is_told_while_the_session_lives() {
-    use std::io::{BufRead, BufReader};
     let lab = Lab::new();
     let mut live = Live::start("family", &["--memory-max", "48MiB"], &["grandchild", "200"]);
     let errors = live.cgmgr.stderr.take().expect("a pipe");
-    // The session goes on until we end its input: what is read here was said during its life.
-    let mut lines = BufReader::new(errors).lines();
-    let told = lines.next().expect("a line").expect("text");
+    // The session goes on until we end its input: what is read here was said during its life. The shell in it speaks
+    // too.
+    let told = first_line(errors, "cgmgr: ");
     let hog = live.hear("hog ");
     assert!(
         live.cgmgr.try_wait().expect("a look").is_none(),
@@ -198,6 +197,22 @@ fn an_oom_kill_of_a_grandchild_is_told_while_the_session_lives() {
     let done = live.end().expect(5);
     assert_eq!(done.out, "parent goes on\n");
     drop(lab);
+}
+
+/// The first line that begins so.
+fn first_line(stream: std::process::ChildStderr, begin: &'static str) -> String {
+    use std::io::{BufRead, BufReader};
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        let _ = send.send(lines.find(|line| line.starts_with(begin)));
+        // Read on: whoever writes must not fail.
+        lines.for_each(drop);
+    });
+    let line = receive.recv_timeout(crate::cgmgr::PATIENCE);
+    line.ok()
+        .flatten()
+        .unwrap_or_else(|| panic!("no line began with `{begin}`"))
 }
 
 /// A stream with nothing in it.

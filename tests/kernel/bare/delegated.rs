@@ -24,16 +24,11 @@ impl Given {
         );
         fs::create_dir(BASE).expect("a group");
         fs::create_dir(format!("{BASE}/agent")).expect("a group");
-        for path in [
-            "",
-            "/cgroup.procs",
-            "/cgroup.subtree_control",
-            "/cgroup.threads",
-            "/agent",
-            "/agent/cgroup.procs",
-        ] {
-            let path = format!("{BASE}{path}");
-            std::os::unix::fs::chown(&path, Some(1000), Some(1000)).expect("chown");
+        for group in ["", "/agent"] {
+            for file in ["", "/cgroup.procs", "/cgroup.subtree_control", "/cgroup.threads"] {
+                let path = format!("{BASE}{group}{file}");
+                std::os::unix::fs::chown(&path, Some(1000), Some(1000)).expect("chown");
+            }
         }
         Given
     }
@@ -199,6 +194,7 @@ fn processes_in_the_base_are_moved_out_of_the_way_and_back() {
 fn in_a_cgroup_namespace_the_namespaces_root_is_the_base() {
     let lab = Lab::new();
     let given = Given::new();
+    write(&format!("{BASE}/cgroup.subtree_control"), "+cpu +memory +pids");
     // As a container has it: its own group as the root of a namespace and of a mount.
     let script = format!(
         "echo $$ >{BASE}/agent/cgroup.procs; exec unshare --cgroup --mount sh -c 'umount {MOUNT}; \

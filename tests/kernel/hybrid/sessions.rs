@@ -42,7 +42,9 @@ fn every_example_runs_and_each_knob_that_does_not_hold_is_warned_of_once() {
             }
             warned += usize::from(state == "not_enforced");
         }
-        assert!(warned > 0, "{role}: no knob is said not to hold");
+        // One role is about the machine and limits no session.
+        let limits = role.contains("workspace") || warned > 0;
+        assert!(limits, "{role}: no knob is said not to hold");
     }
 }
 
@@ -71,10 +73,8 @@ fn what_needs_no_cgroup_holds() {
         .and_then(|v| v.parse().ok())
         .expect("a number");
     assert_eq!(facts["nofile"], json!([nofile, nofile]));
-    assert_eq!(
-        facts["nice"].to_string(),
-        knob(&announced, "nice")["value"].as_str().expect("text")
-    );
+    assert_eq!(knob(&announced, "nice")["value"], "+5");
+    assert_eq!(facts["nice"], 5, "relative to the caller's 0");
     assert_eq!(facts["oom_score_adj"], 998);
     let cpus = facts["cpus_allowed"][0].as_str().expect("a list");
     assert!(
@@ -136,10 +136,11 @@ fn a_session_is_seen_stopped_and_killed() {
     let live = Live::hold("seen", &[], 0);
     let seen = cgmgr(&["status", "--json"]).expect(0).json();
     let sessions = seen["sessions"].as_array().expect("sessions").clone();
-    assert_eq!(sessions.len(), 1, "{seen:#}");
+    let session = sessions.iter().find(|s| s["name"] == "seen");
+    let session = session.unwrap_or_else(|| panic!("it is not there: {seen:#}"));
     assert_eq!(
-        (&sessions[0]["name"], &sessions[0]["backend"]),
-        (&json!("seen"), &json!("process"))
+        (&session["state"], &session["backend"]),
+        (&json!("running"), &json!("process"))
     );
     cgmgr(&["run", "--name", "seen", "--", "true"])
         .expect(125)

@@ -25,9 +25,9 @@ fn the_units_are_in_place_and_a_second_install_changes_nothing() {
         "active\n"
     );
     let unit = sessions();
-    let mut attribute = Command::new("getfattr");
-    attribute.args(["--only-values", "-n", "user.delegate", &unit]);
-    assert_eq!(finish(&mut attribute).out.trim(), "1");
+    let mut value = [0_u8; 16];
+    let length = rustix::fs::getxattr(&unit, "user.delegate", &mut value).expect("an attribute");
+    assert_eq!(&value[..length], b"1");
     let enabled = read(&format!("{unit}/cgroup.subtree_control"));
     for controller in ["cpu", "memory", "pids"] {
         assert!(
@@ -190,7 +190,7 @@ fn uninstall_takes_away_what_install_made() {
     live.end().expect(0);
     cgmgr(&["uninstall"]).expect(0);
     assert!(!fs::exists(sessions()).expect("a look"));
-    let units = systemctl(&["list-unit-files", "--no-legend", "cgmgr*"]);
+    let units = systemctl(&["list-unit-files", "--no-legend", "cgmgr-sessions*"]);
     assert_eq!(units.out, "");
     let without = run_payload(&["--memory-max", "99MiB"], &["facts"]).expect(0);
     without
