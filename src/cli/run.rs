@@ -243,6 +243,7 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
     let mut notes = notes(&running);
     if !ready.args.quiet {
         notes.iter().for_each(context::warn);
+        context::help(remedy(&ready.place, &running));
     }
     let ended = watch(&ready, &mut running, &signals, terminal, &mut |line| {
         context::say(line)
@@ -258,6 +259,12 @@ fn notes(running: &Running) -> Vec<String> {
         notes.extend(tell::unconfined(&running.receipt));
     }
     notes
+}
+
+/// What would let this host hold what it cannot hold now.
+fn remedy<'a>(place: &'a Place, running: &Running) -> Option<&'a str> {
+    let none = place.host.base.as_ref().err()?;
+    running.receipt.unconfined().next().map(|_| none.fix.as_str())
 }
 
 fn watch(
@@ -348,6 +355,7 @@ enum Word {
     Started {
         name: String,
         notes: Vec<String>,
+        help: Option<String>,
     },
     Failed {
         status: u8,
@@ -393,9 +401,10 @@ fn hear(mut reader: File, quiet: bool) -> u8 {
     let mut text = String::new();
     let _ = reader.read_to_string(&mut text);
     match serde_json::from_str(&text) {
-        Ok(Word::Started { name, notes }) => {
+        Ok(Word::Started { name, notes, help }) => {
             if !quiet {
                 notes.iter().for_each(context::warn);
+                context::help(help.as_deref());
             }
             // The session runs whether or not anybody reads its name.
             let _ = writeln!(io::stdout(), "{name}");
@@ -462,6 +471,7 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
     say(&Word::Started {
         name: running.name.to_string(),
         notes: notes.clone(),
+        help: remedy(&ready.place, &running).map(str::to_owned),
     });
     drop(say);
     into_background();
