@@ -189,9 +189,14 @@ fn held_by_v1(setting: &Setting, host: &Host) -> Option<String> {
     let there = v1
         .iter()
         .any(|name| name == controller || (controller == "io" && name == "blkio"));
-    there.then(|| {
+    Some(if there {
         format!(
             "cgroup v1 holds the {controller} controller ({} set-up)",
+            host.hierarchy.label()
+        )
+    } else {
+        format!(
+            "{} set-up: cgroup v2 is used only where it holds every controller",
             host.hierarchy.label()
         )
     })
