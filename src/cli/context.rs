@@ -134,9 +134,7 @@ pub fn say(line: impl fmt::Display) {
 /// An error, with its remedy below.
 pub fn say_error(error: &CommandError) {
     say(format_args!("error: {}", error.message));
-    if let Some(help) = &error.help {
-        let _ = writeln!(io::stderr(), "  help: {help}");
-    }
+    help(error.help.as_deref());
 }
 
 /// A warning.
@@ -144,12 +142,17 @@ pub fn warn(line: impl fmt::Display) {
     say(format_args!("warning: {line}"));
 }
 
+/// The remedy for what was said before.
+pub fn help(remedy: Option<&str>) {
+    if let Some(remedy) = remedy {
+        let _ = writeln!(io::stderr(), "  help: {remedy}");
+    }
+}
+
 /// A notice as a warning, with its remedy.
 pub fn warn_notice(notice: &Notice) {
     warn(&notice.message);
-    if let Some(help) = &notice.help {
-        let _ = writeln!(io::stderr(), "  help: {help}");
-    }
+    help(notice.help.as_deref());
 }
 
 /// A JSON value on standard output.

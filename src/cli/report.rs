@@ -23,8 +23,12 @@ pub fn of_session(running: &Running, ended: &Ended, warnings: &[String]) -> Json
         "exit": match ended.exit {
             Exit::Code(code) => json!({ "code": code }),
             Exit::Signal(signal) => json!({ "signal": signal }),
+            Exit::Unknown => json!("unknown"),
         },
-        "oom": ended.oom.as_ref().map(OomReport::from),
+        "oom": match &ended.oom {
+            _ if ended.oom_unknown => json!("unknown"),
+            oom => json!(oom.as_ref().map(OomReport::from)),
+        },
         "usage": ended.usage,
         "receipt": running.receipt.to_json(),
         "left": ended.left.iter().map(|(pid, comm)| json!({ "pid": pid, "comm": comm })).collect::<Vec<_>>(),

@@ -9,6 +9,8 @@ use crate::plan::path::SessionName;
 use crate::role::{Diagnostic, Role};
 use crate::session::command::User;
 use crate::session::launch::{self, FailureKind, LaunchError, Place, Request, Running};
+use crate::session::linger::{into_background, linger};
+use crate::session::signals::Signals;
 use crate::session::supervise::{self, Ended, Supervisor};
 use crate::session::tell::{self, About};
 use crate::session::terminal::Terminal;
@@ -26,10 +28,17 @@ pub fn run(args: &RunArgs, global: &Global) -> u8 {
     };
     match prepare(args, global) {
         Ok(ready) if args.detach => detach(ready, report),
-        Ok(ready) if args.exec => fail(
-            &launch::launch_exec(ready.request(None, None), &ready.place),
-            &mut report,
-        ),
+        Ok(ready) if args.exec => {
+            let tell = &|note: &str| {
+                if !args.quiet {
+                    context::warn(note);
+                }
+            };
+            fail(
+                &launch::launch_exec(ready.request(None, None), &ready.place, tell),
+                &mut report,
+            )
+        }
         Ok(ready) => attend(ready, &mut report),
         Err(error) => fail(&error, &mut report),
     }
@@ -146,7 +155,7 @@ fn open_log(path: &Path) -> Result<File, LaunchError> {
 }
 
 impl Ready<'_> {
-    fn request(&self, stdio: Option<[OwnedFd; 3]>, mask: Option<sys::Mask>) -> Request<'_> {
+    fn request(&self, stdio: Option<[OwnedFd; 3]>, signals: Option<sys::CallersSignals>) -> Request<'_> {
         let given = self.args.limits.given();
         Request {
             name: self.name.clone(),
@@ -163,7 +172,7 @@ impl Ready<'_> {
             close_fds: self.args.close_fds,
             stdio,
             detached: self.args.detach,
-            mask,
+            signals,
             require_limits: self.args.require_limits,
         }
     }
@@ -215,8 +224,8 @@ fn write_report(report: &mut Option<File>, value: &serde_json::Value) {
 
 /// In the foreground: stays beside the session until its command has ended.
 fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
-    let (signals, mask) = match supervise::block_signals() {
-        Ok(blocked) => blocked,
+    let signals = match Signals::take() {
+        Ok(signals) => signals,
         Err(errno) => {
             let error = cgmgr_failed(
                 format!("cannot take signals by descriptor: {errno}"),
@@ -227,18 +236,19 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
     };
     supervise::adopt_orphans();
     let terminal = Terminal::open();
-    let mut running = match launch::launch(ready.request(None, Some(mask)), &ready.place) {
+    let mut running = match launch::launch(ready.request(None, Some(signals.callers)), &ready.place) {
         Ok(running) => running,
         Err(error) => return fail(&error, report),
     };
     let mut notes = notes(&running);
     if !ready.args.quiet {
         notes.iter().for_each(context::warn);
+        context::help(remedy(&ready.place, &running));
     }
     let ended = watch(&ready, &mut running, &signals, terminal, &mut |line| {
         context::say(line)
     });
-    finish(&ready, running, ended, report, &mut notes)
+    finish(&ready, running, ended, report, &mut notes, &signals)
 }
 
 /// What is to be said about a session that has just started.
@@ -251,10 +261,16 @@ fn notes(running: &Running) -> Vec<String> {
     notes
 }
 
+/// What would let this host hold what it cannot hold now.
+fn remedy<'a>(place: &'a Place, running: &Running) -> Option<&'a str> {
+    let none = place.host.base.as_ref().err()?;
+    running.receipt.unconfined().next().map(|_| none.fix.as_str())
+}
+
 fn watch(
     ready: &Ready<'_>,
     running: &mut Running,
-    signals: &nix::sys::signalfd::SignalFd,
+    signals: &Signals,
     terminal: Option<Terminal>,
     say: &mut dyn FnMut(&str),
 ) -> Ended {
@@ -265,6 +281,7 @@ fn watch(
     };
     Supervisor {
         tree: ready.place.tree.as_ref(),
+        namespaced: ready.place.host.hierarchy.mount().is_some_and(|m| !m.true_root),
         signals,
         terminal,
         on_oom: &mut |oom| say(&tell::oom_goes_on(&about, oom)),
@@ -284,6 +301,11 @@ fn story(ready: &Ready<'_>, running: &Running, ended: &Ended) -> Vec<String> {
     if let Some(oom) = &ended.oom {
         story.push(tell::oom_at_end(&about, ended, oom));
     }
+    if ended.oom_unknown {
+        story.push(format!(
+            "{name}: its group was removed by somebody else: whether it was OOM-killed is not known"
+        ));
+    }
     story.extend(ended.warnings.iter().map(|w| format!("{name}: {w}")));
     if !ended.left.is_empty() && !ready.args.quiet {
         story.push(tell::left_over(&about, &ended.left, running.group.is_some()));
@@ -300,19 +322,20 @@ fn finish(
     ended: Ended,
     report: &mut Option<File>,
     notes: &mut Vec<String>,
+    signals: &Signals,
 ) -> u8 {
     let status = ended.exit.status();
     story(ready, &running, &ended).iter().for_each(context::say);
     notes.extend(ended.warnings.iter().cloned());
     write_report(report, &report::of_session(&running, &ended, notes));
-    if let Err(message) = put_away(ready, running, &ended) {
+    if let Err(message) = put_away(ready, running, &ended, signals) {
         context::warn(message);
     }
     status
 }
 
 /// Removes the session's group, or leaves a process with what lives on in it.
-fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended) -> Result<(), String> {
+fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended, signals: &Signals) -> Result<(), String> {
     let registry = &ready.place.registry;
     let (Some(tree), Some((_, path))) = (&ready.place.tree, &running.group) else {
         if running.lock.is_some() && !running.record.detached {
@@ -323,7 +346,7 @@ fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended) -> Result<(), St
     if ended.left.is_empty() {
         return supervise::remove(tree, path);
     }
-    supervise::linger(running, tree)
+    linger(running, ended.exit.status(), tree, registry, signals)
 }
 
 /// What the process that stays tells the one that returns.
@@ -332,6 +355,7 @@ enum Word {
     Started {
         name: String,
         notes: Vec<String>,
+        help: Option<String>,
     },
     Failed {
         status: u8,
@@ -364,7 +388,7 @@ fn detach(ready: Ready<'_>, report: Option<File>) -> u8 {
         Ok(None) => {
             drop(reader);
             stay(ready, report, writer);
-            std::process::exit(0)
+            0
         }
         Ok(Some(_)) => {
             drop(writer);
@@ -377,9 +401,10 @@ fn hear(mut reader: File, quiet: bool) -> u8 {
     let mut text = String::new();
     let _ = reader.read_to_string(&mut text);
     match serde_json::from_str(&text) {
-        Ok(Word::Started { name, notes }) => {
+        Ok(Word::Started { name, notes, help }) => {
             if !quiet {
                 notes.iter().for_each(context::warn);
+                context::help(help.as_deref());
             }
             // The session runs whether or not anybody reads its name.
             let _ = writeln!(io::stdout(), "{name}");
@@ -420,14 +445,14 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
         let stdio = ready
             .detached_stdio()
             .map_err(|e| cgmgr_failed(format!("cannot open /dev/null: {e}"), "check /dev"))?;
-        let (signals, mask) = supervise::block_signals().map_err(|e| {
+        let signals = Signals::take().map_err(|e| {
             cgmgr_failed(
                 format!("cannot take signals by descriptor: {e}"),
                 "raise the open-file limit",
             )
         })?;
         supervise::adopt_orphans();
-        let running = launch::launch(ready.request(Some(stdio), Some(mask)), &ready.place)?;
+        let running = launch::launch(ready.request(Some(stdio), Some(signals.callers)), &ready.place)?;
         Ok::<_, LaunchError>((signals, running))
     })();
     let (signals, mut running) = match launched {
@@ -446,9 +471,10 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
     say(&Word::Started {
         name: running.name.to_string(),
         notes: notes.clone(),
+        help: remedy(&ready.place, &running).map(str::to_owned),
     });
     drop(say);
-    supervise::detach_from_caller();
+    into_background();
     let mut told = Vec::new();
     let ended = watch(&ready, &mut running, &signals, None, &mut |line| {
         told.push(line.to_owned())
@@ -461,7 +487,7 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
     if let Err(error) = ready.place.registry.write(&running.name, &running.record) {
         tracing::error!("cannot keep the status of session {}: {error}", running.name);
     }
-    if let Err(message) = put_away(&ready, running, &ended) {
+    if let Err(message) = put_away(&ready, running, &ended, &signals) {
         tracing::error!("{message}");
     }
 }

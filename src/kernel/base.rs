@@ -74,6 +74,13 @@ pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) 
         );
     }
     let root = GroupPath::root();
+    // systemd may run outside of this mount namespace (a chroot, a container with the host's cgroups).
+    if let Ok(Some(_)) = tree.find(&root.join("init.scope")) {
+        return none(
+            format!("the tree at {} is systemd's: it holds init.scope", mount.point),
+            "run where systemd can be seen, or name a group that was delegated with --cgroup-root",
+        );
+    }
     let kind = if mount.true_root {
         BaseKind::Root
     } else {

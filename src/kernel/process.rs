@@ -57,6 +57,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     Some(Stat {
         state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
         has_terminal: *fields.get(4)? != "0",
         start: fields.get(19)?.parse().ok()?,
     })
@@ -67,6 +68,8 @@ pub fn stat(pid: i32) -> Option<Stat> {
 pub struct Stat {
     /// `R`, `S`, `D`, `T`, `Z` and so on.
     pub state: char,
+    /// Its parent's pid.
+    pub parent: i32,
     /// Whether it has a controlling terminal.
     pub has_terminal: bool,
     /// When it started, in clock ticks since boot.

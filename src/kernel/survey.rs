@@ -83,6 +83,17 @@ pub fn state(group: &Group) -> Result<GroupState, KernelError> {
     })
 }
 
+/// The identity that a session's group carries.
+pub fn identity(group: &Group) -> Option<Identity> {
+    Identity::from_text(&group.marked(Identity::KEY)?)
+}
+
+/// Whether the cgmgr process that made a session lives. It may keep its locks in another user's runtime directory.
+pub fn maker_lives(identity: &Identity) -> bool {
+    let stat = process::stat(identity.supervisor);
+    stat.is_some_and(|s| s.state != 'Z' && Some(s.start) == identity.supervisor_start)
+}
+
 fn sessions(
     parent: &Group,
     path: &GroupPath,
@@ -99,13 +110,12 @@ fn sessions(
             Err(e) => return Err(e),
         };
         let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
+        let identity = identity(&group);
         found.push(SessionState {
-            identity: group
-                .marked(Identity::KEY)
-                .and_then(|text| Identity::from_text(&text)),
+            attended: attended(&name) || identity.as_ref().is_some_and(maker_lives),
+            identity,
             state: state(&group)?,
             memory_current: number("memory.current"),
-            attended: attended(&name),
             group: path.join(&directory),
             name,
         });

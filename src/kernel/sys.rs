@@ -48,23 +48,54 @@ pub struct Child {
     pub new_session: bool,
     /// Mark every descriptor above 2 close-on-exec.
     pub close_fds: bool,
-    /// Signal mask to set: the caller's from before it blocked any.
-    pub mask: Option<Mask>,
+    /// What to put back of the caller's signals: its mask, and whether it ignored SIGCHLD.
+    pub signals: Option<CallersSignals>,
+    /// Steps without which the command must not run, although it otherwise could.
+    pub strict: Vec<Stage>,
 }
 
-/// A signal mask, as the kernel has it.
+/// How the caller had its signals set before a supervisor changed them: the command gets them so.
 #[derive(Clone, Copy)]
-pub struct Mask(libc::sigset_t);
+pub struct CallersSignals {
+    mask: libc::sigset_t,
+    ignored_sigchld: bool,
+}
 
-impl std::fmt::Debug for Mask {
+impl std::fmt::Debug for CallersSignals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mask")
+        f.debug_struct("CallersSignals")
+            .field("ignored_sigchld", &self.ignored_sigchld)
+            .finish_non_exhaustive()
     }
 }
 
-impl From<nix::sys::signal::SigSet> for Mask {
-    fn from(set: nix::sys::signal::SigSet) -> Self {
-        Self(*set.as_ref())
+impl CallersSignals {
+    /// Blocks `set`, and has the kernel keep ended children for this process to wait for, which it does not do for a
+    /// process that was started with SIGCHLD ignored. Returns how things were.
+    pub fn block(set: &nix::sys::signal::SigSet) -> Result<Self, Errno> {
+        // SAFETY: valid sets; signal(2) with SIG_DFL installs no handler.
+        unsafe {
+            let mut mask: libc::sigset_t = std::mem::zeroed();
+            if libc::sigprocmask(libc::SIG_BLOCK, set.as_ref(), &mut mask) < 0 {
+                return Err(last_errno());
+            }
+            let ignored_sigchld = libc::signal(libc::SIGCHLD, libc::SIG_DFL) == libc::SIG_IGN;
+            Ok(Self {
+                mask,
+                ignored_sigchld,
+            })
+        }
+    }
+
+    /// Sets the signals as they were.
+    pub fn put_back(&self) {
+        // SAFETY: a valid set; SIG_IGN and SIG_DFL install no handler.
+        unsafe {
+            if self.ignored_sigchld {
+                libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            }
+            libc::sigprocmask(libc::SIG_SETMASK, &self.mask, ptr::null_mut());
+        }
     }
 }
 
@@ -115,16 +146,8 @@ pub struct Refusal {
     pub errno: Errno,
     /// A number that belongs to it (see [`Stage`]).
     pub value: i64,
-}
-
-impl Refusal {
     /// Whether the command was not started because of it.
-    pub fn is_fatal(&self) -> bool {
-        matches!(
-            self.stage,
-            Stage::Enter | Stage::Stdio | Stage::Identity | Stage::Exec
-        )
-    }
+    pub fatal: bool,
 }
 
 /// A started process: its pid, held by a pidfd.
@@ -170,16 +193,42 @@ pub fn spawn(child: &Child, group: Option<BorrowedFd<'_>>) -> Result<Spawned, Er
                 )?),
                 None => None,
             };
+            // The child waits until this process holds it: without that nothing is started.
+            let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
             // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions until exec.
             match unsafe { libc::fork() } {
                 -1 => return Err(last_errno()),
-                0 => become_command(
-                    child,
-                    &pointers,
-                    writer.as_raw_fd(),
-                    procs.as_ref().map(|fd| fd.as_raw_fd()),
-                ),
-                pid => (pid, open_pidfd(pid)?, group.is_some()),
+                0 => {
+                    let mut byte = [0u8; 1];
+                    // SAFETY: the child's own copies of descriptors; a valid buffer of one byte. End of file, which
+                    // is what a parent leaves that gave up or was killed, means not to start.
+                    unsafe {
+                        libc::close(go.as_raw_fd());
+                        if libc::read(wait.as_raw_fd(), byte.as_mut_ptr().cast(), 1) != 1 {
+                            libc::_exit(125);
+                        }
+                    }
+                    become_command(
+                        child,
+                        &pointers,
+                        writer.as_raw_fd(),
+                        procs.as_ref().map(|fd| fd.as_raw_fd()),
+                    )
+                }
+                pid => match open_pidfd(pid) {
+                    Ok(pidfd) => {
+                        rustix::io::write(&go, b"1")?;
+                        (pid, pidfd, group.is_some())
+                    }
+                    Err(errno) => {
+                        drop(go);
+                        let _ = rustix::process::waitpid(
+                            rustix::process::Pid::from_raw(pid),
+                            rustix::process::WaitOptions::empty(),
+                        );
+                        return Err(errno);
+                    }
+                },
             }
         }
         Err(e) => return Err(e),
@@ -288,18 +337,24 @@ fn become_command(child: &Child, pointers: &Pointers, report: RawFd, procs: Opti
 
 /// Everything between clone and exec. Returns only when a fatal step failed, which was reported then.
 fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Option<RawFd>) {
+    // Returns whether the command must not be started for it.
     let say = |stage: Stage, errno: Errno, value: i64| {
+        let always = matches!(stage, Stage::Enter | Stage::Stdio | Stage::Identity | Stage::Exec);
+        let fatal = always || child.strict.contains(&stage);
         let mut message = [0u8; REPORT_SIZE];
         message[0] = stage as u8;
+        message[1] = u8::from(fatal);
         message[4..8].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
         message[8..16].copy_from_slice(&value.to_ne_bytes());
         // SAFETY: the buffer is valid for its length. A failed write cannot be told to anybody.
         unsafe { libc::write(report, message.as_ptr().cast(), message.len()) };
+        fatal
     };
     if let Some(procs) = procs {
         // SAFETY: one byte of a valid buffer.
         if unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) } != 1 {
-            return say(Stage::Enter, last_errno(), 0);
+            say(Stage::Enter, last_errno(), 0);
+            return;
         }
     }
     if child.new_session {
@@ -310,7 +365,8 @@ fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Op
         for (target, fd) in stdio.iter().enumerate() {
             // SAFETY: both are descriptors; dup2 clears close-on-exec on the copy.
             if unsafe { libc::dup2(fd.as_raw_fd(), target as RawFd) } < 0 {
-                return say(Stage::Stdio, last_errno(), target as i64);
+                say(Stage::Stdio, last_errno(), target as i64);
+                return;
             }
         }
     }
@@ -328,7 +384,7 @@ fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Op
         // SAFETY: an all-zero cpu_set_t is the empty set; CPU_SET checks its bounds.
         let done = unsafe {
             let mut set: libc::cpu_set_t = std::mem::zeroed();
-            for cpu in cpus {
+            for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
                 libc::CPU_SET(*cpu, &mut set);
             }
             libc::sched_setaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &set)
@@ -337,16 +393,22 @@ fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Op
             say(Stage::Affinity, last_errno(), 0);
         }
     }
-    if let Some(n) = child.nofile {
-        set_nofile(n, &say);
+    if let Some(n) = child.nofile
+        && set_nofile(n, &say)
+    {
+        return;
     }
-    if let Some(score) = child.oom_score_adj {
-        set_oom_score(score, &say);
+    if let Some(score) = child.oom_score_adj
+        && set_oom_score(score, &say)
+    {
+        return;
     }
     if let Some(nice) = child.nice {
         // SAFETY: no preconditions.
-        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } < 0 {
-            say(Stage::Nice, last_errno(), i64::from(nice));
+        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } < 0
+            && say(Stage::Nice, last_errno(), i64::from(nice))
+        {
+            return;
         }
     }
     if let Some(identity) = &child.identity {
@@ -362,24 +424,24 @@ fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Op
                 && libc::syscall(libc::SYS_setresuid, identity.uid, identity.uid, identity.uid) == 0
         };
         if !done {
-            return say(Stage::Identity, last_errno(), i64::from(identity.uid));
+            say(Stage::Identity, last_errno(), i64::from(identity.uid));
+            return;
         }
     }
     if child.close_fds {
         // SAFETY: marks descriptors close-on-exec; none is used after exec.
         unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     }
-    // SAFETY: Rust's start-up ignores SIGPIPE; the command must find it as a program expects it. The mask is a valid set.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        if let Some(mask) = &child.mask {
-            libc::sigprocmask(libc::SIG_SETMASK, &mask.0, ptr::null_mut());
-        }
+    // SAFETY: Rust's start-up ignores SIGPIPE; the command must find it as a program expects it.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if let Some(signals) = &child.signals {
+        signals.put_back();
     }
     say(Stage::Exec, exec(child, pointers), 0);
 }
 
-fn set_nofile(n: u64, say: &dyn Fn(Stage, Errno, i64)) {
+/// Whether the command must not be started.
+fn set_nofile(n: u64, say: &dyn Fn(Stage, Errno, i64) -> bool) -> bool {
     let limit = libc::rlimit {
         rlim_cur: n,
         rlim_max: n,
@@ -387,7 +449,7 @@ fn set_nofile(n: u64, say: &dyn Fn(Stage, Errno, i64)) {
     // SAFETY: valid rlimit structures.
     unsafe {
         if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0 {
-            return;
+            return false;
         }
         let refused = last_errno();
         // Without CAP_SYS_RESOURCE the hard limit cannot rise: take as much as there is.
@@ -402,13 +464,15 @@ fn set_nofile(n: u64, say: &dyn Fn(Stage, Errno, i64)) {
             Stage::Nofile,
             refused,
             if set { lower.rlim_cur as i64 } else { 0 },
-        );
+        )
     }
 }
 
 /// Writes the score. A program with file capabilities is not dumpable and its /proc files belong to root: being
-/// dumpable for the moment of the write lets it write its own (prctl(2), PR_SET_DUMPABLE).
-fn set_oom_score(score: i32, say: &dyn Fn(Stage, Errno, i64)) {
+/// dumpable for the moment of the write lets it write its own (prctl(2), PR_SET_DUMPABLE). Returns whether the command
+/// must not be started.
+fn set_oom_score(score: i32, say: &dyn Fn(Stage, Errno, i64) -> bool) -> bool {
+    let mut fatal = false;
     // SAFETY: prctl with integer arguments; open with a static C string; write of a valid buffer.
     unsafe {
         let dumpable = libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0);
@@ -420,12 +484,12 @@ fn set_oom_score(score: i32, say: &dyn Fn(Stage, Errno, i64)) {
             libc::O_WRONLY | libc::O_CLOEXEC,
         );
         if fd < 0 {
-            say(Stage::OomScore, last_errno(), i64::from(score));
+            fatal |= say(Stage::OomScore, last_errno(), i64::from(score));
         } else {
             let mut buffer = [0u8; 12];
             let text = decimal(score, &mut buffer);
             if libc::write(fd, text.as_ptr().cast(), text.len()) < 0 {
-                say(Stage::OomScore, last_errno(), i64::from(score));
+                fatal |= say(Stage::OomScore, last_errno(), i64::from(score));
             }
             libc::close(fd);
         }
@@ -433,6 +497,7 @@ fn set_oom_score(score: i32, say: &dyn Fn(Stage, Errno, i64)) {
             say(Stage::Dumpable, last_errno(), 0);
         }
     }
+    fatal
 }
 
 /// `n` in decimal, without allocating. Never zero-padded: the kernel would read octal.
@@ -504,6 +569,7 @@ fn read_refusals(reader: &OwnedFd) -> Vec<Refusal> {
                 stage: *stage,
                 errno: Errno::from_raw_os_error(field(4..8)),
                 value: i64::from_ne_bytes(message[8..16].try_into().unwrap_or_default()),
+                fatal: message[1] != 0,
             });
         }
     }
@@ -556,10 +622,11 @@ mod tests {
             [Refusal {
                 stage: Stage::Exec,
                 errno: Errno::NOENT,
-                value: 0
+                value: 0,
+                fatal: true
             }]
         );
-        assert!(spawned.refusals[0].is_fatal());
+
         assert_eq!(wait(&spawned), 125);
     }
 

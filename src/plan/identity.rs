@@ -29,6 +29,9 @@ pub struct Identity {
     pub uid: u32,
     /// The cgmgr process in charge.
     pub supervisor: i32,
+    /// When that process started, in ticks since boot: with the pid it names one process.
+    #[serde(default)]
+    pub supervisor_start: Option<u64>,
     /// When it began: seconds since 1970.
     pub started: u64,
 }

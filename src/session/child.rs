@@ -35,7 +35,19 @@ pub(super) fn lay_out(
     if let Some(Value::Count(Max::At(n))) = value(KnobId::Nofile) {
         child.nofile = Some(*n);
     }
-    child.mask = request.mask;
+    child.signals = request.signals;
+    if request.require_limits {
+        let declared = [
+            (KnobId::Nofile, Stage::Nofile),
+            (KnobId::OomScoreAdj, Stage::OomScore),
+            (KnobId::Nice, Stage::Nice),
+        ];
+        child.strict = declared
+            .into_iter()
+            .filter(|(id, _)| value(*id).is_some())
+            .map(|(_, stage)| stage)
+            .collect();
+    }
     child.new_session = request.detached;
     child.close_fds = request.close_fds || in_agent || request.detached;
     child.reset_policy = request.close_fds || in_agent;

@@ -70,6 +70,31 @@ pub fn group(
     Ok(end)
 }
 
+/// Ends what a command left behind in its group: SIGTERM, ten seconds, then a kill that no fork escapes.
+pub(super) fn left_over(group: &Group, path: &GroupPath) -> Result<(), String> {
+    let ended = ask_to_end(group, path, &mut |_| {}).map_err(|e| e.to_string())?;
+    if ended {
+        return Ok(());
+    }
+    crate::backend::cgroupfs::kill_and_wait(group, KILL_DEADLINE).map_err(|e| e.to_string())
+}
+
+/// Ends everything that descends from this process. `reap` collects those that have ended.
+pub(super) fn descendants(reap: &mut dyn FnMut()) -> Result<(), String> {
+    let mut now = || -> Vec<(i32, u64)> {
+        reap();
+        let pids = process::descendants(std::process::id() as i32).into_iter().rev();
+        let living = pids.filter_map(|pid| Some((pid, process::stat(pid)?)));
+        living
+            .filter(|(_, stat)| stat.state != 'Z')
+            .map(|(pid, stat)| (pid, stat.start))
+            .collect()
+    };
+    ask_members(&now())?;
+    poll_until(GRACE, "to end", &mut now, &mut |_| {});
+    kill_members(&mut now, &mut |_| {})
+}
+
 /// SIGTERM, and SIGHUP for those at a terminal: an interactive shell ignores the former. `true`: all have ended.
 fn ask_to_end(group: &Group, path: &GroupPath, progress: Progress<'_>) -> Result<bool, KernelError> {
     // Frozen processes hear nothing but SIGKILL.
@@ -198,39 +223,17 @@ pub fn without_group(
     progress: Progress<'_>,
 ) -> Result<End, String> {
     let attended = registry.is_attended(name);
-    let now = || members(record, attended);
+    let mut now = || members(record, attended);
     let mut end = End {
         processes: now().len(),
         ..End::default()
     };
     if how == How::Stop {
-        for (pid, start) in now() {
-            ask(pid, &|p| process::start_time(p) == Some(start))
-                .map_err(|e| format!("cannot signal {}: {e}", process::describe(pid)))?;
-        }
-        poll_until(GRACE, "to end", &now, progress);
+        ask_members(&now())?;
+        poll_until(GRACE, "to end", &mut now, progress);
     }
     end.killed = now().len();
-    let started = Instant::now();
-    while started.elapsed() < KILL_DEADLINE {
-        let found = now();
-        if found.is_empty() {
-            break;
-        }
-        // Stopped first: what is stopped forks no more, so that a round catches all there are.
-        signal_all(&found, &[Signal::STOP])?;
-        signal_all(&now(), &[Signal::KILL])?;
-        poll_until(Duration::from_millis(200), "to die", &now, progress);
-    }
-    let left = now();
-    if !left.is_empty() {
-        let who: Vec<String> = left
-            .iter()
-            .take(8)
-            .map(|(pid, _)| process::describe(*pid))
-            .collect();
-        return Err(format!("these do not die: {}", who.join(", ")));
-    }
+    kill_members(&mut now, progress)?;
     if !attended {
         end.note =
             Some("its cgmgr is gone: processes that had left its command's tree cannot be found".into());
@@ -243,10 +246,39 @@ pub fn without_group(
     Ok(end)
 }
 
+fn ask_members(members: &[(i32, u64)]) -> Result<(), String> {
+    for (pid, start) in members {
+        ask(*pid, &|p| process::start_time(p) == Some(*start))
+            .map_err(|e| format!("cannot signal {}: {e}", process::describe(*pid)))?;
+    }
+    Ok(())
+}
+
+/// Kills until nothing is left: what is found was perhaps about to fork.
+fn kill_members(now: &mut dyn FnMut() -> Vec<(i32, u64)>, progress: Progress<'_>) -> Result<(), String> {
+    let started = Instant::now();
+    while started.elapsed() < KILL_DEADLINE {
+        let found = now();
+        if found.is_empty() {
+            return Ok(());
+        }
+        // Stopped first: what is stopped forks no more, so that a round catches all there are.
+        signal_all(&found, &[Signal::STOP])?;
+        signal_all(&now(), &[Signal::KILL])?;
+        poll_until(Duration::from_millis(200), "to die", now, progress);
+    }
+    let who: Vec<String> = now()
+        .iter()
+        .take(8)
+        .map(|(pid, _)| process::describe(*pid))
+        .collect();
+    Err(format!("these do not die: {}", who.join(", ")))
+}
+
 fn poll_until(
     deadline: Duration,
     what_for: &str,
-    members: &dyn Fn() -> Vec<(i32, u64)>,
+    members: &mut dyn FnMut() -> Vec<(i32, u64)>,
     progress: Progress<'_>,
 ) {
     let started = Instant::now();

@@ -94,6 +94,18 @@ pub(super) fn not_started(fatal: &Refusal, program: &std::ffi::OsStr, user: Opti
         (Stage::Enter, _) => KernelError::new(Doing::Move, "cgroup.procs of the session", fatal.errno)
             .with_value("0")
             .into(),
+        (Stage::Nofile | Stage::OomScore | Stage::Nice, _) => LaunchError {
+            kind: FailureKind::Unenforceable,
+            message: format!(
+                "not everything declared can be enforced here: {} ({reason})",
+                match fatal.stage {
+                    Stage::Nofile => "nofile",
+                    Stage::OomScore => "oom_score_adj",
+                    _ => "nice",
+                }
+            ),
+            help: Some("run as root, or without --require-limits".into()),
+        },
         _ => LaunchError::new(
             format!("cannot set up the command's standard streams: {reason}"),
             "check --log",

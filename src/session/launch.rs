@@ -9,9 +9,10 @@ use super::measure::{self, Level};
 use super::prepare::{now, prepare};
 use super::registry::{Lock, Record};
 use super::sweep::sweep;
+use super::tell;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::kmsg::KernelLog;
-use crate::kernel::sys::{self, Mask, Spawned};
+use crate::kernel::sys::{self, CallersSignals, Spawned};
 use crate::kernel::{Group, process};
 use crate::limits::Settings;
 use crate::plan::path::{GroupPath, SessionName};
@@ -48,8 +49,8 @@ pub struct Request<'a> {
     pub stdio: Option<[OwnedFd; 3]>,
     /// Nobody waits for it: it leads a terminal session of its own, and its record stays for `cgmgr wait`.
     pub detached: bool,
-    /// The signal mask that the command gets.
-    pub mask: Option<Mask>,
+    /// How the caller had its signals set: the command gets them so.
+    pub signals: Option<CallersSignals>,
     /// Start nothing where something declared cannot be enforced.
     pub require_limits: bool,
 }
@@ -69,7 +70,7 @@ impl<'a> Request<'a> {
             close_fds: false,
             stdio: None,
             detached: false,
-            mask: None,
+            signals: None,
             require_limits: false,
         }
     }
@@ -91,6 +92,8 @@ pub struct Running {
     pub above: Vec<Level>,
     /// The kernel log from before it started; `None` where it cannot be read.
     pub log: Option<KernelLog>,
+    /// Whether its group counts OOM kills.
+    pub counts_memory: bool,
     /// What is in force.
     pub receipt: Receipt,
     /// What that promises.
@@ -126,7 +129,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
             return Err(KernelError::new(Doing::Place, path, errno).into());
         }
     };
-    if let Some(fatal) = spawned.refusals.iter().find(|r| r.is_fatal()) {
+    if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
         let error = not_started(fatal, &request.argv[0], request.user.as_ref());
         let _ = rustix::process::waitid(
             rustix::process::WaitId::PidFd(spawned.pidfd.as_fd()),
@@ -180,6 +183,10 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
     Ok(Running {
         name: prepared.name,
         lock: prepared.lock,
+        counts_memory: prepared
+            .group
+            .as_ref()
+            .is_some_and(|(group, _)| group.has("memory.events")),
         group: prepared.group,
         spawned,
         since,
@@ -192,18 +199,21 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
     })
 }
 
-/// Enters a session's group with this very process and becomes the command. Returns only when that failed.
+/// Enters a session's group with this very process and becomes the command. Returns only when that failed. `tell` is
+/// given what the user should know, since nobody is there to say it later.
 ///
 /// The one exception to "a launch never migrates": this process is moved. Nobody stays to read the counters, so there
 /// is no verdict, and the group is removed by the next command that sweeps.
-pub fn launch_exec(request: Request<'_>, place: &Place) -> LaunchError {
+pub fn launch_exec(request: Request<'_>, place: &Place, tell: &dyn Fn(&str)) -> LaunchError {
     let (mut prepared, child) = match prepare(&request, place) {
         Ok(ready) => ready,
         Err(error) => return error,
     };
-    for warning in &prepared.warnings {
-        tracing::warn!("{warning}");
-    }
+    prepared.warnings.iter().for_each(|note| tell(note));
+    tell::unconfined(&prepared.receipt)
+        .iter()
+        .for_each(|note| tell(note));
+    let from = process::own_group();
     if let Some((group, _)) = &prepared.group
         && let Err(error) = group.write("cgroup.procs", "0")
     {
@@ -214,15 +224,30 @@ pub fn launch_exec(request: Request<'_>, place: &Place) -> LaunchError {
         }
         .into();
     }
+    if prepared.group.is_none() {
+        // Nothing shows that this session lives but its lock, which ends with this program: it would only be left.
+        prepared.lock = None;
+    }
     // The lock ends with this program, but the group is populated from here on.
     let refusals = sys::replace(&child);
-    match refusals.iter().find(|r| r.is_fatal()) {
+    let error = match refusals.iter().find(|r| r.fatal) {
         Some(fatal) => not_started(fatal, &request.argv[0], request.user.as_ref()),
         None => LaunchError::new(
             "the command could not be executed",
             "`cgmgr doctor` shows what this host can do",
         ),
+    };
+    // Back to where this process was, so that the group can go.
+    if let (Some(tree), Some(from)) = (&place.tree, from.as_deref().and_then(GroupPath::new))
+        && prepared.group.is_some()
+        && let Err(error) = tree
+            .group(&from)
+            .and_then(|group| group.write("cgroup.procs", "0"))
+    {
+        tracing::warn!("{error}");
     }
+    prepared.undo();
+    error
 }
 
 fn kill_and_reap(spawned: &Spawned) {

@@ -26,12 +26,14 @@ pub struct Moment {
 }
 
 /// Reads the counters of the groups above a session. What a session has itself starts at zero with its group.
+///
+/// The hierarchy's true root has no such counters and is left out; the root of a cgroup namespace has them.
 pub fn above(tree: &Tree, session: &GroupPath) -> Vec<Level> {
+    let counted = |group: &Group| group.has("memory.events.local");
     session
         .ancestors()
         .skip(1)
-        .filter(|g| !g.is_root())
-        .filter_map(|g| level(&tree.group(&g).ok()?, &g).ok())
+        .filter_map(|path| level(&tree.group(&path).ok().filter(counted)?, &path).ok())
         .collect()
 }
 

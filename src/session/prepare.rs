@@ -9,7 +9,7 @@ use super::registry::Lock;
 use crate::backend::cgroupfs::Cgroupfs;
 use crate::host::Base;
 use crate::kernel::sys::Child;
-use crate::kernel::{Group, Tree, survey};
+use crate::kernel::{Group, Tree, process, survey};
 use crate::limits::Part;
 use crate::plan::apply;
 use crate::plan::equal::same;
@@ -154,6 +154,7 @@ fn in_group<'a>(
         command: command::shown(&request.argv),
         uid,
         supervisor: std::process::id() as i32,
+        supervisor_start: process::start_time(std::process::id() as i32),
         started: now(),
     };
     let path = base.sessions.join(&name.directory());

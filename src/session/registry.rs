@@ -16,6 +16,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Numbers from here on are somebody's own choice of a name, and no numbering goes on behind them.
+const NUMBERS_END: u64 = 1_000_000_000;
+
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
 
@@ -165,7 +168,13 @@ impl Registry {
         let highest = self
             .names()?
             .iter()
-            .filter_map(|n| n.as_str().strip_prefix(&prefix)?.parse::<u64>().ok())
+            .filter_map(|n| {
+                n.as_str()
+                    .strip_prefix(&prefix)?
+                    .parse::<u64>()
+                    .ok()
+                    .filter(|n| *n < NUMBERS_END)
+            })
             .max();
         let mut n = highest.unwrap_or(0) + 1;
         loop {

@@ -206,7 +206,7 @@ fn place_and_kill(group: &Group, path: &GroupPath) -> Result<bool, String> {
     let _ = group.kill();
     let reaped = group.wait_empty(DEADLINE).map_err(text);
     let _ = waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED);
-    if let Some(fatal) = spawned.refusals.iter().find(|r| r.is_fatal()) {
+    if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
         return Err(format!("cannot run sh: {}", std::io::Error::from(fatal.errno)));
     }
     result?;

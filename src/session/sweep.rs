@@ -1,6 +1,7 @@
 //! Removes what a killed cgmgr left behind.
 
 use super::place::Place;
+use crate::kernel::survey;
 use crate::plan::path::SessionName;
 
 /// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
@@ -20,8 +21,16 @@ pub fn sweep(place: &Place, own: &SessionName) {
                 .is_ok_and(|g| !g.populated().unwrap_or(true))
         };
         // Looked at again under the lock: a launch that is under way holds it.
+        let made_by_another = || {
+            parent
+                .child(&directory)
+                .ok()
+                .and_then(|g| survey::identity(&g))
+                .is_some_and(|i| survey::maker_lives(&i))
+        };
         if !place.registry.is_attended(&name)
             && empty()
+            && !made_by_another()
             && let Ok(Some(_held)) = place.registry.lock(&name)
             && empty()
             && let Err(error) = parent.remove_child(&directory)

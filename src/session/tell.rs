@@ -41,8 +41,7 @@ pub fn oom_at_end(about: &About<'_>, ended: &Ended, oom: &Oom) -> String {
     } else {
         format!(" ({})", details.join(", "))
     };
-    let died = ended.exit == Exit::Signal(9) || oom.whole_group;
-    let subject = if died {
+    let subject = if oom.took_command || oom.whole_group {
         format!("{session} was OOM-killed")
     } else {
         format!("{session}: {}", processes_killed(oom))
@@ -81,7 +80,13 @@ fn limit_reached(oom: &Oom) -> String {
         Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
             format!("all sessions together reached the ceiling workloads.memory_max{limit}")
         }
+        Cause::Above(group) if group.is_root() => {
+            format!("this container's own memory.max{limit} was reached")
+        }
         Cause::Above(group) => format!("memory.max{limit} of {group} reached"),
+        Cause::Outside => {
+            "a limit outside this container was reached, or the machine ran out of memory".into()
+        }
         Cause::Global => "the machine ran out of memory".into(),
         Cause::SystemdOomd => "systemd-oomd ended it for memory pressure or swap use".into(),
     }
@@ -94,7 +99,11 @@ fn advice(about: &About<'_>, oom: &Oom) -> String {
         Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
             "Run fewer sessions at once, give each a lower memory_max, or raise workloads.memory_max.".into()
         }
+        Cause::Above(group) if group.is_root() => {
+            "Give the container more memory, or workloads a memory_max below the container's.".into()
+        }
         Cause::Above(group) => format!("Raise memory.max of {group}, or run less below it."),
+        Cause::Outside => "Give workloads a memory_max below what the container may have.".into(),
         Cause::Global => {
             "Give workloads a memory_max below the machine's memory: `cgmgr doctor` says if it has one."
                 .into()
@@ -136,6 +145,7 @@ pub fn summary(about: &About<'_>, ended: &Ended) -> String {
     let how = match ended.exit {
         Exit::Code(code) => format!("exit status {code}"),
         Exit::Signal(signal) => format!("ended by signal {signal}"),
+        Exit::Unknown => "ended, how is not known".into(),
     };
     let mut parts = vec![how, format!("took {}", duration_us(usage.wall_usec))];
     parts.extend(usage.cpu_usec.map(|us| format!("CPU {}", duration_us(us))));
@@ -183,6 +193,7 @@ mod tests {
         Ended {
             exit,
             oom: Some(oom),
+            oom_unknown: false,
             usage,
             left: Vec::new(),
             warnings: Vec::new(),
@@ -204,12 +215,17 @@ mod tests {
             kills: 1,
             whole_group: false,
             victims: vec![victim],
+            took_command: false,
         }
     }
 
     #[test]
     fn the_designs_own_example() {
-        let ended = ended(Exit::Signal(9), oom(Cause::Session));
+        let killed = Oom {
+            took_command: true,
+            ..oom(Cause::Session)
+        };
+        let ended = ended(Exit::Signal(9), killed);
         assert_eq!(
             oom_at_end(&about(), &ended, ended.oom.as_ref().unwrap()),
             "rust-3 was OOM-killed: memory_max 16.0 GiB reached (peak 16.0 GiB, rustc pid 4121 held 9.8 GiB). Raise \

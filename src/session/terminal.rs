@@ -3,8 +3,10 @@
 //! The command stays in the caller's process group, so the terminal's keys reach both. An interactive shell makes
 //! groups of its own and takes the terminal; when it stops or dies, the terminal must come back to the job's leader.
 
+use crate::kernel::process;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgid, getpgrp, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 
@@ -12,8 +14,6 @@ use std::fs::File;
 #[derive(Debug)]
 pub struct Terminal {
     tty: File,
-    /// Whether the caller's group was in the foreground when the session began.
-    was_foreground: bool,
 }
 
 impl Terminal {
@@ -21,21 +21,35 @@ impl Terminal {
     pub fn open() -> Option<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
         let tty = File::from(rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()?);
-        let was_foreground = tcgetpgrp(&tty).is_ok_and(|group| group == getpgrp());
-        Some(Self { tty, was_foreground })
+        Some(Self { tty })
     }
 
-    /// Takes the terminal back from a group that holds it no longer (its leader ended, perhaps killed). The caller
-    /// has SIGTTOU blocked, as tcsetpgrp(3) from the background demands.
+    /// Takes the terminal back from a group of the session, or from one that is no more: a shell in the session was
+    /// killed before it could give it back. What the caller's shell put into the foreground meanwhile keeps it. The
+    /// caller has SIGTTOU blocked, as tcsetpgrp(3) from the background demands.
     pub fn take_back(&self) {
-        if self.was_foreground && tcgetpgrp(&self.tty).is_ok_and(|group| group != getpgrp()) {
+        let Ok(group) = tcgetpgrp(&self.tty) else { return };
+        if group == getpgrp() {
+            return;
+        }
+        let is_gone = killpg(group, None) == Err(Errno::ESRCH);
+        let is_ours = || process::descendants(std::process::id() as i32).contains(&group.as_raw());
+        if is_gone || is_ours() {
             let _ = tcsetpgrp(&self.tty, getpgrp());
         }
     }
 
-    /// The command has stopped: stop with it, so that the caller's shell sees a stopped job; and once the shell goes
-    /// on with the job, let the command go on too, in the foreground if the job is.
-    pub fn stop_with(&self, command: i32) {
+    /// The command was stopped by `signal`: stop with it, so that the caller's shell sees a stopped job; and once the
+    /// shell goes on with the job, let the command go on too, in the foreground if the job is.
+    ///
+    /// Where nobody does job control for this process (a script, a remote command, a process group that is orphaned)
+    /// nobody would let it go on, so it does not stop; whoever stopped the command lets that go on by itself.
+    pub fn stop_with(&self, command: i32, signal: i32) {
+        let asked = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+        let still = || process::stat(command).is_some_and(|s| s.state == 'T');
+        if (!asked && is_orphaned()) || !still() {
+            return;
+        }
         let command = Pid::from_raw(command);
         let own = getpgrp();
         let group = getpgid(Some(command)).unwrap_or(own);
@@ -51,4 +65,15 @@ impl Terminal {
         }
         let _ = killpg(group, Signal::SIGCONT);
     }
+}
+
+/// Whether this process's group is orphaned: nobody in its session, outside of the group, is a parent of one in it
+/// (POSIX, "Orphaned Process Group"). Looked at along this process's own ancestors.
+fn is_orphaned() -> bool {
+    let own = getpgrp();
+    let mut parent = getppid();
+    while parent.as_raw() > 0 && getpgid(Some(parent)) == Ok(own) {
+        parent = process::stat(parent.as_raw()).map_or(Pid::from_raw(0), |s| Pid::from_raw(s.parent));
+    }
+    parent.as_raw() <= 0 || getsid(Some(parent)) != getsid(None)
 }

@@ -6,9 +6,12 @@
 #![deny(clippy::disallowed_methods)]
 
 use super::measure::Moment;
-use crate::kernel::kmsg::{OomLog, Victim};
+use crate::kernel::kmsg::{Incident, OomLog, Victim};
 use crate::plan::path::GroupPath;
 use serde::Serialize;
+
+/// The signal of `kill -9`, and of the OOM killer.
+const SIGKILL: i32 = 9;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// Not known: somebody else waited for it.
+    Unknown,
 }
 
 impl Exit {
@@ -25,6 +30,7 @@ impl Exit {
         match self {
             Self::Code(code) => code as u8,
             Self::Signal(signal) => (128 + signal) as u8,
+            Self::Unknown => 125,
         }
     }
 }
@@ -40,6 +46,8 @@ pub enum Cause {
     Above(GroupPath),
     /// The machine ran out of memory.
     Global,
+    /// Seen from inside a cgroup namespace: a limit outside of it, or the whole machine.
+    Outside,
     /// systemd-oomd ended the session.
     SystemdOomd,
 }
@@ -52,6 +60,7 @@ impl Cause {
             Self::Inner => "inner",
             Self::Above(_) => "ceiling",
             Self::Global => "global",
+            Self::Outside => "outside",
             Self::SystemdOomd => "systemd-oomd",
         }
     }
@@ -70,6 +79,8 @@ pub struct Oom {
     pub whole_group: bool,
     /// Victims known by name, the chosen one first. Empty: unknown.
     pub victims: Vec<Victim>,
+    /// Whether the command itself was among the victims.
+    pub took_command: bool,
 }
 
 /// What is known from outside the counters.
@@ -81,6 +92,15 @@ pub struct Evidence {
     pub pids: Vec<i32>,
     /// Whether systemd-oomd left its mark on the session's group.
     pub oomd: bool,
+    /// Whether this is seen from inside a cgroup namespace: then the kernel log's paths are not comparable with ours,
+    /// and there may be limits above that cannot be seen.
+    pub namespaced: bool,
+    /// The command's pid.
+    pub command: i32,
+    /// How the command ended, if it has.
+    pub exit: Option<Exit>,
+    /// OOM kills that the command is known to have lived through.
+    pub survived: u64,
 }
 
 /// The OOM kills between two moments; `None` where there were none.
@@ -100,15 +120,18 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
             kills: 0,
             whole_group: true,
             victims: Vec::new(),
+            took_command: true,
         });
     }
     let session = &after.levels.first()?.group;
     let empty = OomLog::default();
     let log = evidence.log.as_ref().unwrap_or(&empty);
+    let in_this_session = |i: &&Incident| GroupPath::new(&i.task_group).is_some_and(|g| session.contains(&g));
     let here: Vec<_> = log
         .incidents
         .iter()
-        .filter(|i| GroupPath::new(&i.task_group).is_some_and(|g| session.contains(&g)))
+        .filter(|_| !evidence.namespaced)
+        .filter(in_this_session)
         .collect();
     let cause = match here.last() {
         Some(incident) => match incident.limited.as_deref().and_then(GroupPath::new) {
@@ -117,7 +140,7 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
             Some(group) if session.contains(&group) => Cause::Inner,
             Some(group) => Cause::Above(group),
         },
-        None => by_counters(before, after, in_session("oom")),
+        None => by_counters(before, after, in_session("oom"), evidence.namespaced),
     };
     let limited = match &cause {
         Cause::Session => Some(session),
@@ -142,22 +165,30 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
     // The kernel counts the process it chose again when it kills the rest of the group (mm/oom_kill.c,
     // oom_kill_process), where that process has not ended by then.
     let with_group = victims.iter().filter(|v| v.with_group.is_some()).count() as u64;
-    let kills = match group_kills {
+    let counted = match group_kills {
         0 => kills,
         _ if with_group > 0 => victims.len() as u64,
         _ => kills.saturating_sub(group_kills).max(1),
     };
+    let killed = evidence.exit == Some(Exit::Signal(SIGKILL));
+    // A SIGKILL alone proves nothing. It is the OOM killer's where the log names the command, where the whole group
+    // went, or, with no log to ask, where there was an OOM kill that the command did not live on after.
+    let took_command = killed
+        && (group_kills > 0
+            || victims.iter().any(|v| v.pid == evidence.command)
+            || (victims.is_empty() && kills > evidence.survived));
     Some(Oom {
         cause,
         limit,
-        kills,
+        kills: counted,
         whole_group: group_kills > 0,
         victims,
+        took_command,
     })
 }
 
 /// The level by the counters alone: `oom` rises where the limit was hit.
-fn by_counters(before: &Moment, after: &Moment, in_session_tree: u64) -> Cause {
+fn by_counters(before: &Moment, after: &Moment, in_session_tree: u64, namespaced: bool) -> Cause {
     let rose = |index: usize| {
         let level = &after.levels[index];
         let earlier = before
@@ -176,6 +207,7 @@ fn by_counters(before: &Moment, after: &Moment, in_session_tree: u64) -> Cause {
     }
     match (1..after.levels.len()).find(|i| rose(*i)) {
         Some(index) => Cause::Above(after.levels[index].group.clone()),
+        None if namespaced => Cause::Outside,
         None => Cause::Global,
     }
 }
@@ -193,6 +225,8 @@ pub struct OomReport {
     pub kills: u64,
     /// Whether the whole group was killed at once.
     pub whole_group: bool,
+    /// Whether the command itself was killed.
+    pub took_command: bool,
     /// The victim the kernel chose; `null` is unknown.
     pub victim: Option<Victim>,
 }
@@ -208,6 +242,7 @@ impl From<&Oom> for OomReport {
             limit: oom.limit,
             kills: oom.kills,
             whole_group: oom.whole_group,
+            took_command: oom.took_command,
             victim: oom.victims.first().cloned(),
         }
     }
@@ -218,7 +253,6 @@ mod tests {
     use super::super::measure::Level;
     use super::*;
     use crate::kernel::counters::Keyed;
-    use crate::kernel::kmsg::Incident;
 
     fn moment(events: &str, levels: &[(&str, &str, Option<u64>)]) -> Moment {
         let level = |(group, local, max): &(&str, &str, Option<u64>)| Level {
@@ -313,7 +347,7 @@ mod tests {
         let evidence = Evidence {
             log: Some(log),
             pids: vec![9],
-            oomd: false,
+            ..Evidence::default()
         };
         let oom = oom(&before(), &after, &evidence).unwrap();
         assert_eq!(oom.cause, Cause::Above(GroupPath::new("/w").unwrap()));
@@ -321,6 +355,57 @@ mod tests {
             oom.victims.iter().map(|v| v.pid).collect::<Vec<_>>(),
             [7, 9],
             "another session's is not ours"
+        );
+    }
+
+    #[test]
+    fn a_plain_kill_after_an_oom_kill_that_was_lived_through_is_not_the_ooms() {
+        let after = moment("oom 1\noom_kill 1\n", &[("/w/s", "oom 1\n", Some(9))]);
+        let took = |evidence: &Evidence| oom(&before(), &after, evidence).unwrap().took_command;
+        let exit = Some(Exit::Signal(9));
+        let alone = Evidence {
+            exit,
+            command: 7,
+            ..Evidence::default()
+        };
+        assert!(took(&alone), "nothing else is known");
+        assert!(!took(&Evidence {
+            survived: 1,
+            ..alone.clone()
+        }));
+        let mut log = OomLog::default();
+        log.victims = vec![victim(8, 1)];
+        let named = Evidence {
+            log: Some(log),
+            pids: vec![8],
+            ..alone.clone()
+        };
+        assert!(!took(&named), "the log names another process");
+        assert!(took(&Evidence { command: 8, ..named }));
+        assert!(!took(&Evidence {
+            exit: Some(Exit::Code(137)),
+            ..alone
+        }));
+    }
+
+    #[test]
+    fn a_namespace_cannot_tell_the_machine_from_a_limit_outside() {
+        let after = moment(
+            "oom_kill 1\n",
+            &[("/w/s", "oom 0\n", None), ("/", "oom 0\n", None)],
+        );
+        let evidence = Evidence {
+            namespaced: true,
+            ..Evidence::default()
+        };
+        assert_eq!(oom(&before(), &after, &evidence).unwrap().cause, Cause::Outside);
+        let after = moment(
+            "oom_kill 1\n",
+            &[("/w/s", "oom 0\n", None), ("/", "oom 1\n", Some(5))],
+        );
+        assert_eq!(
+            oom(&before(), &after, &evidence).unwrap().cause,
+            Cause::Above(GroupPath::root())
         );
     }
 
