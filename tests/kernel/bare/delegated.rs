@@ -21,6 +21,7 @@ struct Given {
 impl Given {
     fn new() -> Given {
         coder();
+        let controllers = read(&format!("{MOUNT}/cgroup.subtree_control"));
         write(
             &format!("{MOUNT}/cgroup.subtree_control"),
             "+cpu +io +memory +pids",
