@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::cgmgr::{Live, cgmgr, payload, run_payload, until};
+use crate::cgmgr::{Live, cgmgr, run_payload, until};
 use crate::lab::{Lab, path_of, procs};
 
 fn status(session: &str) -> Value {
@@ -208,5 +208,4 @@ fn doctor_says_what_this_host_can_enforce() {
         .lines()
         .any(|l| l.contains("placement") || l.contains("placed"));
     assert!(placed, "no word of the placement self-test: {}", text.out);
-    drop(payload());
 }

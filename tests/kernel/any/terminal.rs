@@ -17,6 +17,36 @@ fn one_process(session: &str) -> i32 {
     procs(&path_of(session))[0]
 }
 
+/// The same, once it is the program that was to be run: before that it is cgmgr's child on the way to it.
+fn executed(session: &str) -> i32 {
+    let pid = one_process(session);
+    until("it is the command", || {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm != "cgmgr\n")
+    });
+    pid
+}
+
+#[test]
+fn ctrl_z_in_the_middle_of_a_launch_leaves_no_terminal_hanging() {
+    let _lab = Lab::new();
+    for _ in 0..20 {
+        let mut pty = Pty::shell();
+        pty.line(&format!("{} sleep 1000", run("--name soon")));
+        // At once: it may be anything between cgmgr's child and the command.
+        one_process("soon");
+        pty.send(CTRL_Z);
+        pty.expect("Stopped");
+        pty.expect("outer> ");
+        pty.line("kill -KILL %1; kill -CONT %1; exit");
+        let done = crate::cgmgr::cgmgr(&["kill", "soon"]);
+        assert!([0, 1].contains(&done.status), "{done:#?}");
+        drop(pty);
+        until("the session is gone", || {
+            crate::cgmgr::cgmgr(&["run", "--name", "soon", "--", "true"]).status == 0
+        });
+    }
+}
+
 #[test]
 fn ctrl_c_ends_the_foreground_job_and_neither_the_shell_nor_the_session() {
     let _lab = Lab::new();
@@ -119,7 +149,7 @@ fn bg_and_kill_work_on_a_stopped_run() {
     let _lab = Lab::new();
     let mut pty = Pty::shell();
     pty.line(&format!("{} sleep 1000", run("--name job")));
-    let pid = one_process("job");
+    let pid = executed("job");
     pty.send(CTRL_Z);
     pty.expect("Stopped");
     pty.line("bg");
@@ -139,16 +169,10 @@ fn ctrl_c_on_a_plain_command_ends_it_with_130() {
     let _lab = Lab::new();
     let mut pty = Pty::shell();
     pty.line(&format!("{} sleep 1000", run("--name plain")));
-    one_process("plain");
     until("run has the terminal", || {
         pty.foreground() != pty.child.id() as i32
     });
-    // The sleep may not have been executed yet: its process is there from before exec on.
-    until("it is the sleep", || {
-        procs(&path_of("plain"))
-            .first()
-            .is_some_and(|p| std::fs::read_to_string(format!("/proc/{p}/comm")).is_ok_and(|c| c == "sleep\n"))
-    });
+    executed("plain");
     pty.send(CTRL_C);
     pty.expect("outer> ");
     pty.line("echo status-$?");

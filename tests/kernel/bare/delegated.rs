@@ -13,11 +13,15 @@ use crate::readback::{compare, knobs, of_session};
 const BASE: &str = "/sys/fs/cgroup/given";
 
 /// A group that belongs to the user coder as far as the kernel's rules of delegation want it, with a leaf for himself.
-struct Given;
+struct Given {
+    /// What the root's children had before.
+    controllers: String,
+}
 
 impl Given {
     fn new() -> Given {
         coder();
+        let controllers = read(&format!("{MOUNT}/cgroup.subtree_control"));
         write(
             &format!("{MOUNT}/cgroup.subtree_control"),
             "+cpu +io +memory +pids",
@@ -30,7 +34,7 @@ impl Given {
                 std::os::unix::fs::chown(&path, Some(1000), Some(1000)).expect("chown");
             }
         }
-        Given
+        Given { controllers }
     }
 }
 
@@ -40,6 +44,11 @@ impl Drop for Given {
         for _ in 0..200 {
             remove_tree(BASE);
             if !fs::exists(BASE).unwrap_or(true) {
+                for name in ["cpu", "io", "memory", "pids"] {
+                    if !self.controllers.split(' ').any(|had| had == name) {
+                        let _ = fs::write(format!("{MOUNT}/cgroup.subtree_control"), format!("-{name}"));
+                    }
+                }
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
