@@ -138,6 +138,8 @@ enum Undo {
         group: GroupPath,
         controllers: Vec<Controller>,
     },
+    /// The mark that remembered them.
+    Unmarked { group: GroupPath, names: String },
     /// A value.
     Wrote {
         group: GroupPath,
@@ -162,6 +164,7 @@ impl Undo {
             Self::Disabled { group, controllers } => {
                 format!("write `{}` to {}", signed('+', controllers), subtree(tree, group))
             }
+            Self::Unmarked { group, .. } => format!("mark {}", tree.display(group)),
             Self::Wrote { group, knob, before } => format!(
                 "write `{before}` to {}/{}",
                 tree.display(group),
@@ -284,6 +287,7 @@ impl<'a> Cgroupfs<'a> {
                 }
             }
             Undo::Disabled { group, controllers } => self.enable(group, controllers)?,
+            Undo::Unmarked { group, names } => self.group(group)?.mark(ENABLED, names)?,
             Undo::Wrote { group, knob, before } => {
                 let page_size = self.page_size;
                 let file = knob.knob().file.unwrap_or_default();
@@ -344,7 +348,16 @@ impl<'a> Cgroupfs<'a> {
                 });
                 disable(&target, &controllers)?;
             }
-            Step::Unmark { group } => self.group(group)?.unmark(ENABLED)?,
+            Step::Unmark { group } => {
+                let target = self.tree.group(group)?;
+                if let Some(names) = target.marked(ENABLED) {
+                    self.journal.push(Undo::Unmarked {
+                        group: group.clone(),
+                        names,
+                    });
+                    target.unmark(ENABLED)?;
+                }
+            }
             Step::Write {
                 group,
                 knob,
@@ -493,10 +506,10 @@ impl<'a> Cgroupfs<'a> {
     fn remove_session(&self, session: &SessionName, path: &GroupPath) -> Result<(), KernelError> {
         let _held = match self.killed.get(path) {
             Some(id) => {
-                if !self.wait_until_removable(session, path, *id)? {
+                let Some(held) = self.wait_until_removable(session, path, *id)? else {
                     return Ok(());
-                }
-                None
+                };
+                held
             }
             None => {
                 let Some(held) = (self.guard)(session) else {
@@ -511,24 +524,24 @@ impl<'a> Cgroupfs<'a> {
         self.remove(path)
     }
 
-    /// The cgmgr in charge of a killed session accounts for it and removes its group, if it gets to it. `false`: it
-    /// did. A group that is still there after some time goes without it, and at once where it is stopped: the group is
+    /// The cgmgr in charge of a killed session accounts for it and removes its group, if it gets to it. `None`: it
+    /// did. `Some` has the session's lock, where that could be had. A group that is still there after some time goes without it, and at once where it is stopped: the group is
     /// empty, so nothing is lost but the account.
     fn wait_until_removable(
         &self,
         session: &SessionName,
         path: &GroupPath,
         id: u64,
-    ) -> Result<bool, KernelError> {
+    ) -> Result<Option<Option<Box<dyn Send>>>, KernelError> {
         let started = Instant::now();
         loop {
             // Another group under this name is another session.
             let group = match self.tree.find(path)? {
                 Some(group) if group.id()? == id => group,
-                _ => return Ok(false),
+                _ => return Ok(None),
             };
-            if (self.guard)(session).is_some() {
-                return Ok(true);
+            if let Some(held) = (self.guard)(session) {
+                return Ok(Some(Some(held)));
             }
             let identity = group.marked(Identity::KEY);
             let supervisor = identity
@@ -539,10 +552,10 @@ impl<'a> Cgroupfs<'a> {
                     "{session}: the cgmgr in charge of it is stopped ({}): its group is removed without it",
                     process::describe(pid)
                 ));
-                return Ok(true);
+                return Ok(Some(None));
             }
             if started.elapsed() > PUT_AWAY {
-                return Ok(true);
+                return Ok(Some(None));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -693,5 +706,22 @@ pub fn kill_and_tell(group: &Group, deadline: Duration, progress: Progress<'_>) 
             other => return other,
         }
         group.kill_each()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_grows_by_what_is_new() {
+        let more = || [Controller::Cpu, Controller::Memory].into_iter();
+        assert_eq!(remember(None, more()).as_deref(), Some("cpu memory"));
+        // `cpu` is part of another name, and not in the list.
+        assert_eq!(
+            remember(Some("cpuset memory"), more()).as_deref(),
+            Some("cpuset memory cpu")
+        );
+        assert_eq!(remember(Some(" "), [].into_iter()), None);
     }
 }
