@@ -1,7 +1,8 @@
 //! Carries a plan out by writing control files of cgroup v2.
 //!
-//! Every value is read back. When a step fails, the steps before it are undone in reverse order and the error says
-//! what, where and why; nothing is left half-done.
+//! Every value is read back. When a step fails, what it did so far and the steps before it are undone in reverse order
+//! and the error says what, where and why; nothing is left half-done. What was there already is not undone: the journal
+//! says what was really done, and is written before each change.
 //!
 //! The crate cgroups-rs is not used for any of this: its `Cgroup::new` enables every controller in the hierarchy's
 //! root and ignores the errors, it opens control files with O_CREAT (a missing file then reads as "permission
@@ -11,7 +12,7 @@ use super::slices;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::survey::{ENABLED, MADE};
 use crate::kernel::{Group, Tree, process};
-use crate::limits::KnobId;
+use crate::limits::{Controller, KnobId};
 use crate::plan::equal::same;
 use crate::plan::identity::Identity;
 use crate::plan::path::{GroupPath, SessionName};
@@ -19,10 +20,19 @@ use crate::plan::step::{SUBTREE_CONTROL, Step, signed};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a killed group may take to become empty: core dumps and uninterruptible sleeps end late.
 const KILL_DEADLINE: Duration = Duration::from_secs(60);
+/// How long `cgroup.kill` has before the processes that it does not reach are killed one by one.
+const KILL_ROUND: Duration = Duration::from_millis(100);
+/// How long the cgmgr in charge of a killed session has to account for it and to remove its group.
+const PUT_AWAY: Duration = Duration::from_secs(5);
+/// How often a long wait is told.
+pub const PROGRESS: Duration = Duration::from_secs(2);
+
+/// Told of a wait that takes long.
+pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
 /// A step that failed, and what became of the ones before it.
 #[derive(Debug)]
@@ -104,13 +114,82 @@ pub struct Written {
 /// Keeps a session from being swept while it is held; `None` where somebody else is in charge of it.
 pub type Guard<'a> = &'a dyn Fn(&SessionName) -> Option<Box<dyn Send>>;
 
+/// What was really done, as it is taken back. Taking back what is not there any more is no failure.
+#[derive(Debug)]
+enum Undo {
+    /// A group that this backend made, and no one that was there before.
+    Made(GroupPath),
+    /// The mark on a group that was there before.
+    MarkedMade(GroupPath),
+    /// Processes moved to a leaf; those in `stay` were in it before.
+    Moved {
+        from: GroupPath,
+        to: GroupPath,
+        stay: Vec<i32>,
+    },
+    /// Controllers that were not on before, and what the mark said then.
+    Enabled {
+        group: GroupPath,
+        controllers: Vec<Controller>,
+        remembered: Option<String>,
+    },
+    /// Controllers that were on before.
+    Disabled {
+        group: GroupPath,
+        controllers: Vec<Controller>,
+    },
+    /// The mark that remembered them.
+    Unmarked { group: GroupPath, names: String },
+    /// A value.
+    Wrote {
+        group: GroupPath,
+        knob: KnobId,
+        before: String,
+    },
+    /// A drop-in, with the text that it had.
+    DropIn { path: String, before: Option<String> },
+    /// systemd was asked to read its units: it must be asked again once the drop-ins are as they were.
+    Reloaded(Vec<String>),
+}
+
+impl Undo {
+    fn line(&self, tree: &Tree) -> String {
+        match self {
+            Self::Made(group) => format!("rmdir {}", tree.display(group)),
+            Self::MarkedMade(group) => format!("unmark {}", tree.display(group)),
+            Self::Moved { from, to, .. } => format!("move the processes of {to} back to {from}"),
+            Self::Enabled {
+                group, controllers, ..
+            } => format!("write `{}` to {}", signed('-', controllers), subtree(tree, group)),
+            Self::Disabled { group, controllers } => {
+                format!("write `{}` to {}", signed('+', controllers), subtree(tree, group))
+            }
+            Self::Unmarked { group, .. } => format!("mark {}", tree.display(group)),
+            Self::Wrote { group, knob, before } => format!(
+                "write `{before}` to {}/{}",
+                tree.display(group),
+                knob.knob().file.unwrap_or("?")
+            ),
+            Self::DropIn { path, .. } => format!("restore {path}"),
+            Self::Reloaded(units) => format!("reload systemd for {}", units.join(" ")),
+        }
+    }
+}
+
+fn subtree(tree: &Tree, group: &GroupPath) -> String {
+    format!("{}/{SUBTREE_CONTROL}", tree.display(group))
+}
+
 /// The backend.
 pub struct Cgroupfs<'a> {
     tree: &'a Tree,
     page_size: u64,
     guard: Guard<'a>,
+    tell: Option<&'a dyn Fn(&str)>,
     open: HashMap<GroupPath, Group>,
-    done: Vec<Step>,
+    /// Sessions that a step killed: the group by its id.
+    killed: HashMap<GroupPath, u64>,
+    journal: Vec<Undo>,
     /// What was written so far.
     pub written: Vec<Written>,
 }
@@ -122,24 +201,34 @@ impl<'a> Cgroupfs<'a> {
             tree,
             page_size,
             guard,
+            tell: None,
             open: HashMap::new(),
-            done: Vec::new(),
+            killed: HashMap::new(),
+            journal: Vec::new(),
             written: Vec::new(),
+        }
+    }
+
+    /// The same, with somebody who is told of long waits and of what a user should know.
+    pub fn telling(mut self, tell: &'a dyn Fn(&str)) -> Self {
+        self.tell = Some(tell);
+        self
+    }
+
+    fn tell(&self, text: &str) {
+        if let Some(tell) = self.tell {
+            tell(text);
         }
     }
 
     /// Carries out `steps`; on failure everything done since this backend was made is undone.
     pub fn carry_out(&mut self, steps: &[Step]) -> Result<(), Failure> {
         for step in steps {
-            match self.step(step) {
-                Ok(true) => self.done.push(step.clone()),
-                Ok(false) => {}
-                Err(error) => {
-                    return Err(Failure {
-                        error,
-                        left: self.roll_back(),
-                    });
-                }
+            if let Err(error) = self.step(step) {
+                return Err(Failure {
+                    error,
+                    left: self.roll_back(),
+                });
             }
         }
         Ok(())
@@ -148,14 +237,72 @@ impl<'a> Cgroupfs<'a> {
     /// Undoes everything done so far, the last first. Returns what could not be undone.
     pub fn roll_back(&mut self) -> Vec<String> {
         let mut left = Vec::new();
-        for step in std::mem::take(&mut self.done).iter().rev() {
-            if let Some(undo) = step.undo()
-                && let Err(error) = self.step(&undo)
-            {
-                left.push(format!("{} ({error})", undo.line(self.tree.mount())));
+        let mut reload = Vec::new();
+        for undo in std::mem::take(&mut self.journal).into_iter().rev() {
+            // systemd reads whatever the files hold then: it is asked once they hold what they held before.
+            if let Undo::Reloaded(units) = undo {
+                reload.extend(units);
+                continue;
+            }
+            match self.take_back(&undo) {
+                Err(StepError::Kernel(e)) if e.is_gone() => {}
+                Err(error) => left.push(format!("{} ({error})", undo.line(self.tree))),
+                Ok(()) => {}
             }
         }
+        if !reload.is_empty()
+            && let Err(error) = slices::reload(&reload)
+        {
+            left.push(format!("{} ({error})", Undo::Reloaded(reload).line(self.tree)));
+        }
+        // What took something back is not itself to be taken back.
+        self.journal.clear();
         left
+    }
+
+    fn take_back(&mut self, undo: &Undo) -> Result<(), StepError> {
+        match undo {
+            Undo::Made(group) => {
+                self.open.remove(group);
+                self.remove(group)?;
+            }
+            Undo::MarkedMade(group) => self.group(group)?.unmark(MADE)?,
+            Undo::Moved { from, to, stay } => {
+                let target = self.tree.group(from)?;
+                move_all(self.group(to)?, &target, stay)?;
+            }
+            Undo::Enabled {
+                group,
+                controllers,
+                remembered,
+            } => {
+                let target = self.group(group)?;
+                disable(target, controllers)?;
+                // One that somebody uses meanwhile stays on, and stays remembered: `down` takes it away later.
+                let on = enabled(target)?;
+                let still = controllers.iter().filter(|c| on.contains(c)).copied();
+                match remember(remembered.as_deref(), still) {
+                    None => target.unmark(ENABLED)?,
+                    Some(names) => target.mark(ENABLED, &names)?,
+                }
+            }
+            Undo::Disabled { group, controllers } => self.enable(group, controllers)?,
+            Undo::Unmarked { group, names } => self.group(group)?.mark(ENABLED, names)?,
+            Undo::Wrote { group, knob, before } => {
+                let page_size = self.page_size;
+                let file = knob.knob().file.unwrap_or_default();
+                // A write that the kernel refused changed nothing, and the same refusal would meet its undo.
+                let found = self.group(group)?.read(file)?;
+                if !same(knob.knob(), before, found.trim_end(), page_size) {
+                    self.write(group, *knob, before)?;
+                }
+            }
+            Undo::DropIn { path, before } => {
+                slices::write_drop_in(path, before.as_deref()).map_err(StepError::Systemd)?;
+            }
+            Undo::Reloaded(_) => {}
+        }
+        Ok(())
     }
 
     /// The opened group, which a step may have made.
@@ -174,98 +321,153 @@ impl<'a> Cgroupfs<'a> {
         Ok(&self.open[path])
     }
 
-    /// One step. `false`: there was nothing to do, so there is nothing to undo.
-    fn step(&mut self, step: &Step) -> Result<bool, StepError> {
+    /// One step. Each change is in the journal before it is made.
+    fn step(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::MakeGroup { group } => Ok(self.make(group)?),
-            Step::Identify { group, identity } => {
-                self.group(group)?.mark(Identity::KEY, identity)?;
-                Ok(true)
-            }
+            Step::MakeGroup { group } => self.make(group)?,
+            Step::Identify { group, identity } => self.group(group)?.mark(Identity::KEY, identity)?,
             Step::MoveAll { from, to } => {
                 let target = self.tree.group(to)?;
-                Ok(move_all(self.group(from)?, &target)?)
+                self.journal.push(Undo::Moved {
+                    from: from.clone(),
+                    to: to.clone(),
+                    stay: target.procs()?,
+                });
+                move_all(self.group(from)?, &target, &[])?;
             }
             Step::Enable {
-                group,
-                controllers,
-                remembered,
-            } => {
-                let target = self.group(group)?;
-                enable(target, &signed('+', controllers))?;
-                let mut names: Vec<&str> = remembered
-                    .as_deref()
-                    .unwrap_or("")
-                    .split_ascii_whitespace()
-                    .collect();
-                names.extend(
-                    controllers
-                        .iter()
-                        .map(|c| c.name())
-                        .filter(|c| !remembered.as_deref().unwrap_or("").contains(c)),
-                );
-                target.mark(ENABLED, &names.join(" "))?;
-                Ok(true)
+                group, controllers, ..
+            } => self.enable(group, controllers)?,
+            Step::Disable { group, controllers } => {
+                let target = self.tree.group(group)?;
+                let on = enabled(&target)?;
+                let controllers: Vec<_> = controllers.iter().filter(|c| on.contains(c)).copied().collect();
+                self.journal.push(Undo::Disabled {
+                    group: group.clone(),
+                    controllers: controllers.clone(),
+                });
+                disable(&target, &controllers)?;
             }
-            Step::Disable { group, controllers } => Ok(disable(self.group(group)?, controllers)?),
             Step::Unmark { group } => {
-                self.group(group)?.unmark(ENABLED)?;
-                Ok(true)
+                let target = self.tree.group(group)?;
+                if let Some(names) = target.marked(ENABLED) {
+                    self.journal.push(Undo::Unmarked {
+                        group: group.clone(),
+                        names,
+                    });
+                    target.unmark(ENABLED)?;
+                }
             }
             Step::Write {
-                group, knob, value, ..
-            } => {
-                self.write(group, *knob, value)?;
-                Ok(true)
-            }
+                group,
+                knob,
+                value,
+                before,
+            } => self.converge(group, *knob, value, before.as_deref())?,
             Step::Kill { group } => {
                 if let Some(target) = self.tree.find(group)? {
-                    kill_and_wait(&target, KILL_DEADLINE)?;
+                    self.killed.insert(group.clone(), target.id()?);
+                    let name = group.name().unwrap_or_default();
+                    let name = SessionName::of_directory(name).map_or(name.to_owned(), |n| n.to_string());
+                    kill_and_tell(&target, KILL_DEADLINE, &mut |text| {
+                        self.tell(&format!("{name}: {text}"));
+                    })?;
                 }
-                Ok(true)
             }
             Step::RemoveGroup { group } => {
                 self.open.remove(group);
-                Ok(self.remove(group)?)
+                match group.name().and_then(SessionName::of_directory) {
+                    Some(session) => self.remove_session(&session, group)?,
+                    None => self.remove(group)?,
+                }
             }
-            Step::DropIn { path, text, .. } => {
+            Step::DropIn { path, text, before } => {
+                self.journal.push(Undo::DropIn {
+                    path: path.clone(),
+                    before: before.clone(),
+                });
                 slices::write_drop_in(path, text.as_deref()).map_err(StepError::Systemd)?;
-                Ok(true)
             }
             Step::Reload { units } => {
+                self.journal.push(Undo::Reloaded(units.clone()));
                 slices::reload(units).map_err(StepError::Systemd)?;
-                Ok(true)
             }
         }
+        Ok(())
     }
 
-    fn make(&mut self, path: &GroupPath) -> Result<bool, KernelError> {
+    fn make(&mut self, path: &GroupPath) -> Result<(), KernelError> {
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
-            return Ok(false);
+            return Ok(());
         };
         let is_session = SessionName::of_directory(name).is_some();
-        let name = name.to_owned();
-        let made = match self.group(&parent)?.make_child(&name) {
+        let group = match self.group(&parent)?.make_child(name) {
             // Somebody else made the slice between our look and now, or left it unmarked: two that converge at once.
-            Err(e) if e.errno == Errno::EXIST && !is_session => None,
-            other => Some(other?),
-        };
-        let fresh = made.is_some();
-        let group = match made {
-            Some(group) => group,
-            None => self.tree.group(path)?,
+            Err(e) if e.errno == Errno::EXIST && !is_session => self.tree.group(path)?,
+            other => {
+                let made = other?;
+                self.journal.push(Undo::Made(path.clone()));
+                made
+            }
         };
         // A session's own mark is its identity, set by the next step.
         if !is_session && group.marked(MADE).is_none() {
-            let marked = group.mark(MADE, "1");
-            if let (Err(error), true) = (&marked, fresh) {
-                let _ = self.group(&parent)?.remove_child(&name);
-                return Err(error.clone());
-            }
-            marked?;
+            self.journal.push(Undo::MarkedMade(path.clone()));
+            group.mark(MADE, "1")?;
         }
         self.open.insert(path.clone(), group);
-        Ok(fresh)
+        Ok(())
+    }
+
+    /// The mark comes first: a controller that is on without it would stay on for ever.
+    fn enable(&mut self, path: &GroupPath, controllers: &[Controller]) -> Result<(), KernelError> {
+        let group = self.tree.group(path)?;
+        let on = enabled(&group)?;
+        // What somebody switched on since the plan was made is his.
+        let off: Vec<Controller> = controllers.iter().filter(|c| !on.contains(c)).copied().collect();
+        if off.is_empty() {
+            return Ok(());
+        }
+        let remembered = group.marked(ENABLED);
+        let names = remember(remembered.as_deref(), off.iter().copied()).unwrap_or_default();
+        self.journal.push(Undo::Enabled {
+            group: path.clone(),
+            controllers: off.clone(),
+            remembered,
+        });
+        group.mark(ENABLED, &names)?;
+        enable(&group, &signed('+', &off))
+    }
+
+    /// A write of a plan. A live session that ended since the plan was made needs none; where its group is new, this
+    /// launch made it and it must be there.
+    fn converge(
+        &mut self,
+        path: &GroupPath,
+        knob: KnobId,
+        value: &str,
+        before: Option<&str>,
+    ) -> Result<(), KernelError> {
+        let Some(before) = before else {
+            return self.write(path, knob, value);
+        };
+        self.journal.push(Undo::Wrote {
+            group: path.clone(),
+            knob,
+            before: before.lines().next().unwrap_or("").to_owned(),
+        });
+        match self.write(path, knob, value) {
+            Err(e) if e.is_gone() && is_session(path) && !self.is_there(path) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the group is there and is still the one that this backend opened.
+    fn is_there(&self, path: &GroupPath) -> bool {
+        let Ok(Some(now)) = self.tree.find(path) else {
+            return false;
+        };
+        self.open.get(path).is_none_or(|open| open.id() == now.id())
     }
 
     fn write(&mut self, path: &GroupPath, knob: KnobId, value: &str) -> Result<(), KernelError> {
@@ -288,46 +490,101 @@ impl<'a> Cgroupfs<'a> {
         Ok(())
     }
 
-    fn remove(&mut self, path: &GroupPath) -> Result<bool, KernelError> {
+    fn remove(&self, path: &GroupPath) -> Result<(), KernelError> {
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
-            return Ok(false);
+            return Ok(());
         };
-        let _held = match SessionName::of_directory(name) {
-            // A session may be attended by the cgmgr that made it; it removes the group itself when it ends.
-            Some(session) => match self.wait_for(&session, path)? {
-                Some(held) => Some(held),
-                None => return Ok(false),
-            },
-            None => None,
-        };
-        let name = name.to_owned();
         match self.tree.find(&parent)? {
-            Some(group) => group.remove_child(&name)?,
-            None => return Ok(false),
+            Some(parent) if is_session(path) => parent.remove_session(name),
+            Some(parent) => parent.remove_child(name),
+            None => Ok(()),
         }
-        Ok(true)
     }
 
-    /// Waits for the right to remove a session's group. `None`: it is gone meanwhile.
-    fn wait_for(
+    /// Removes a session's group: one that a step killed, or debris. What looked like debris and is in use now is a
+    /// session that was launched under the same name meanwhile.
+    fn remove_session(&self, session: &SessionName, path: &GroupPath) -> Result<(), KernelError> {
+        let _held = match self.killed.get(path) {
+            Some(id) => {
+                let Some(held) = self.wait_until_removable(session, path, *id)? else {
+                    return Ok(());
+                };
+                held
+            }
+            None => {
+                let Some(held) = (self.guard)(session) else {
+                    return Ok(());
+                };
+                match self.tree.find(path)? {
+                    Some(group) if !group.populated()? => Some(held),
+                    _ => return Ok(()),
+                }
+            }
+        };
+        self.remove(path)
+    }
+
+    /// The cgmgr in charge of a killed session accounts for it and removes its group, if it gets to it. `None`: it
+    /// did. `Some` has the session's lock, where that could be had. A group that is still there after some time goes without it, and at once where it is stopped: the group is
+    /// empty, so nothing is lost but the account.
+    fn wait_until_removable(
         &self,
         session: &SessionName,
         path: &GroupPath,
-    ) -> Result<Option<Box<dyn Send>>, KernelError> {
-        for _ in 0..500 {
-            if self.tree.find(path)?.is_none() {
-                return Ok(None);
-            }
+        id: u64,
+    ) -> Result<Option<Option<Box<dyn Send>>>, KernelError> {
+        let started = Instant::now();
+        loop {
+            // Another group under this name is another session.
+            let group = match self.tree.find(path)? {
+                Some(group) if group.id()? == id => group,
+                _ => return Ok(None),
+            };
             if let Some(held) = (self.guard)(session) {
-                return Ok(Some(held));
+                return Ok(Some(Some(held)));
+            }
+            let identity = group.marked(Identity::KEY);
+            let supervisor = identity
+                .and_then(|text| Identity::from_text(&text))
+                .map(|i| i.supervisor);
+            if let Some(pid) = supervisor.filter(|pid| process::is_stopped(*pid)) {
+                self.tell(&format!(
+                    "{session}: the cgmgr in charge of it is stopped ({}): its group is removed without it",
+                    process::describe(pid)
+                ));
+                return Ok(Some(None));
+            }
+            if started.elapsed() > PUT_AWAY {
+                return Ok(Some(None));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err(
-            KernelError::new(Doing::RemoveGroup, self.tree.display(path), Errno::BUSY)
-                .with_detail("a cgmgr process is in charge of it"),
-        )
     }
+}
+
+fn is_session(path: &GroupPath) -> bool {
+    path.name().and_then(SessionName::of_directory).is_some()
+}
+
+/// The controllers that are on for a group's children, as far as cgmgr knows them.
+fn enabled(group: &Group) -> Result<Vec<Controller>, KernelError> {
+    let text = group.get(SUBTREE_CONTROL)?.unwrap_or_default();
+    let on: Vec<&str> = text.split_ascii_whitespace().collect();
+    Ok(Controller::ALL
+        .into_iter()
+        .filter(|c| on.contains(&c.name()))
+        .collect())
+}
+
+/// What the mark remembers of the controllers that cgmgr enabled, with some more. `None`: nothing.
+fn remember(before: Option<&str>, more: impl Iterator<Item = Controller>) -> Option<String> {
+    let mut names: Vec<&str> = before.unwrap_or("").split_ascii_whitespace().collect();
+    for controller in more {
+        if !names.contains(&controller.name()) {
+            names.push(controller.name());
+        }
+    }
+    (!names.is_empty()).then(|| names.join(" "))
 }
 
 /// Enables controllers. The kernel may say EBUSY for a moment after the last process left (cgroup migration ends
@@ -363,9 +620,11 @@ pub(super) fn enable(group: &Group, text: &str) -> Result<(), KernelError> {
 }
 
 /// Disables controllers; one that another child still uses stays (EBUSY), which is then not ours to take away.
-fn disable(group: &Group, controllers: &[crate::limits::Controller]) -> Result<bool, KernelError> {
+fn disable(group: &Group, controllers: &[Controller]) -> Result<(), KernelError> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
     match group.write(SUBTREE_CONTROL, &signed('-', controllers)) {
-        Ok(()) => Ok(true),
         Err(e) if e.errno == Errno::BUSY => {
             for controller in controllers {
                 match group.write(SUBTREE_CONTROL, &signed('-', &[*controller])) {
@@ -373,19 +632,24 @@ fn disable(group: &Group, controllers: &[crate::limits::Controller]) -> Result<b
                     _ => {}
                 }
             }
-            Ok(true)
+            Ok(())
         }
-        Err(e) => Err(e),
+        other => other,
     }
 }
 
-fn move_all(from: &Group, to: &Group) -> Result<bool, KernelError> {
-    let mut moved = false;
+/// Moves every process but those in `stay`.
+fn move_all(from: &Group, to: &Group, stay: &[i32]) -> Result<(), KernelError> {
+    let movable = || -> Result<Vec<i32>, KernelError> {
+        let mut procs = from.procs()?;
+        procs.retain(|pid| !stay.contains(pid));
+        Ok(procs)
+    };
     // Processes may fork while they are moved; each round takes those of the round before along.
     for _ in 0..100 {
-        let procs = from.procs()?;
+        let procs = movable()?;
         if procs.is_empty() {
-            return Ok(moved);
+            return Ok(());
         }
         for pid in procs {
             if pid == 0 {
@@ -396,7 +660,7 @@ fn move_all(from: &Group, to: &Group) -> Result<bool, KernelError> {
                 );
             }
             match to.write("cgroup.procs", &pid.to_string()) {
-                Ok(()) => moved = true,
+                Ok(()) => {}
                 Err(e) if e.errno == Errno::SRCH => {}
                 Err(e) => {
                     return Err(KernelError {
@@ -408,8 +672,7 @@ fn move_all(from: &Group, to: &Group) -> Result<bool, KernelError> {
             }
         }
     }
-    let who: Vec<String> = from
-        .procs()?
+    let who: Vec<String> = movable()?
         .iter()
         .take(8)
         .map(|pid| process::describe(*pid))
@@ -419,9 +682,46 @@ fn move_all(from: &Group, to: &Group) -> Result<bool, KernelError> {
 
 /// Kills everything in and below a group and waits until it is empty. A group that is gone is empty.
 pub fn kill_and_wait(group: &Group, deadline: Duration) -> Result<(), KernelError> {
+    kill_and_tell(group, deadline, &mut |_| {})
+}
+
+/// The same, with somebody who is told when it takes long.
+pub fn kill_and_tell(group: &Group, deadline: Duration, progress: Progress<'_>) -> Result<(), KernelError> {
     match group.kill() {
         Err(e) if e.is_gone() => return Ok(()),
         other => other?,
     }
-    group.wait_empty(deadline)
+    let started = Instant::now();
+    let mut tell_at = PROGRESS;
+    loop {
+        let left = deadline.saturating_sub(started.elapsed());
+        match group.wait_empty(left.min(KILL_ROUND)) {
+            Err(e) if e.errno == Errno::TIMEDOUT && !left.is_zero() => {
+                if started.elapsed() >= tell_at {
+                    tell_at += PROGRESS;
+                    let who = e.detail.unwrap_or_default();
+                    progress(&format!("waiting for processes to die: {who}"));
+                }
+            }
+            other => return other,
+        }
+        group.kill_each()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_grows_by_what_is_new() {
+        let more = || [Controller::Cpu, Controller::Memory].into_iter();
+        assert_eq!(remember(None, more()).as_deref(), Some("cpu memory"));
+        // `cpu` is part of another name, and not in the list.
+        assert_eq!(
+            remember(Some("cpuset memory"), more()).as_deref(),
+            Some("cpuset memory cpu")
+        );
+        assert_eq!(remember(Some(" "), [].into_iter()), None);
+    }
 }

@@ -66,13 +66,17 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     } else {
         print_receipts(&receipts, &work.plan)?;
     }
-    held_or_failed(&receipts, &place)
+    held_or_failed(&receipts, &place, (tree, base))
 }
 
 /// What this host was said to hold, and does not: systemd accepts a value and may write another, or none.
-fn held_or_failed(receipts: &[(GroupPath, Receipt)], place: &Place) -> Outcome {
+fn held_or_failed(receipts: &[(GroupPath, Receipt)], place: &Place, (tree, base): (&Tree, &Base)) -> Outcome {
     let mut missed = Vec::new();
     for (group, receipt) in receipts {
+        // A session that ended while it was read held nothing any more.
+        if group.parent().as_ref() == Some(&base.sessions) && tree.find(group)?.is_none() {
+            continue;
+        }
         for entry in &receipt.entries {
             if let Held::NotEnforced { why } = &entry.outcome
                 && foretold_enforced(entry, place)
@@ -101,6 +105,8 @@ struct Work<'a> {
     role: Role,
     at: (&'a Tree, &'a Base),
     plan: Plan,
+    /// What the plan was made from.
+    found: Survey,
 }
 
 impl<'a> Work<'a> {
@@ -128,11 +134,22 @@ impl<'a> Work<'a> {
             force: args.force,
         };
         let plan = plan_apply(&wanted, &place.host, at.1, &found);
-        Ok(Self { role, at, plan })
+        Ok(Self {
+            role,
+            at,
+            plan,
+            found,
+        })
     }
 
+    /// The live sessions that the plan was about. One that was launched meanwhile has the limits of its launch.
     fn sessions(&self, after: &Survey, place: &Place) -> Vec<(GroupPath, Settings)> {
+        let planned = |s: &SessionState| {
+            let mut before = self.found.sessions.iter();
+            before.any(|b| b.group == s.group && b.identity == s.identity && is_live_of(b, &self.role.name))
+        };
         let live = after.sessions.iter().filter(|s| is_live_of(s, &self.role.name));
+        let live = live.filter(|s| planned(s));
         live.map(|s| (s.group.clone(), session_settings(&self.role, s, place)))
             .collect()
     }
@@ -160,7 +177,8 @@ pub fn carry_out(steps: &[Step], place: &Place, tree: &Tree) -> Result<Vec<Writt
             .flatten()
             .map(|lock| Box::new(lock) as Box<dyn Send>)
     };
-    let mut backend = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
+    let tell = |text: &str| context::say(text);
+    let mut backend = Cgroupfs::new(tree, place.host.machine.page_size, &guard).telling(&tell);
     backend.carry_out(steps)?;
     Ok(backend.written)
 }

@@ -176,7 +176,10 @@ impl Group {
         let mode = Mode::from_raw_mode(0o755);
         fs::mkdirat(&self.dir, name, mode)
             .map_err(|e| KernelError::new(Doing::MakeGroup, self.file(name), e))?;
-        self.child(name)
+        // One that was made and cannot be opened is of no use to anybody: an error means that nothing was made.
+        self.child(name).inspect_err(|_| {
+            let _ = fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR);
+        })
     }
 
     /// Opens the child group `name`.
@@ -206,6 +209,30 @@ impl Group {
         unreachable!("the loop ends by returning");
     }
 
+    /// Removes the child group `name` of a session together with the groups that the session made below it: they are
+    /// part of it and go with it. Only what is empty goes, the deepest first; a process anywhere below keeps the groups
+    /// above it, and the error is then that of [`Group::remove_child`].
+    pub fn remove_session(&self, name: &str) -> Result<()> {
+        match self.child(name) {
+            Ok(child) => child.remove_below(),
+            Err(e) if e.is_gone() => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        self.remove_child(name)
+    }
+
+    /// Failures are left to the group above, whose own removal then fails with the reason.
+    fn remove_below(&self) {
+        for name in self.children().unwrap_or_default() {
+            if let Ok(child) = self.child(&name)
+                && !child.populated().unwrap_or(true)
+            {
+                child.remove_below();
+                let _ = self.remove_child(&name);
+            }
+        }
+    }
+
     fn child_looks_empty(&self, name: &str) -> bool {
         let Ok(child) = self.child(name) else { return true };
         !child.populated().unwrap_or(true) && child.children().is_ok_and(|c| c.is_empty())
@@ -215,7 +242,12 @@ impl Group {
     pub fn children(&self) -> Result<Vec<String>> {
         let refused = |e| KernelError::new(Doing::Read, self.path.as_str(), e);
         let mut names = Vec::new();
-        for entry in fs::Dir::read_from(&self.dir).map_err(refused)? {
+        // The listing opens `.` anew, which a removed group does not have any more.
+        let entries = match fs::Dir::read_from(&self.dir) {
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(names),
+            other => other.map_err(refused)?,
+        };
+        for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(Errno::NOENT | Errno::NODEV) => break,
@@ -266,7 +298,7 @@ impl Group {
             }
             let left = deadline.saturating_sub(started.elapsed());
             if left.is_zero() {
-                let mut left_over = self.processes_below()?;
+                let mut left_over = self.thread_groups_below()?;
                 left_over.truncate(8);
                 let list: Vec<String> = left_over.iter().map(|p| super::process::describe(*p)).collect();
                 return Err(
@@ -292,6 +324,49 @@ impl Group {
             }
         }
         Ok(pids)
+    }
+
+    /// Every process in and below the group, also one of whose threads only some are there, and one whose main thread
+    /// has ended while others live on.
+    fn thread_groups_below(&self) -> Result<Vec<i32>> {
+        let mut pids = self.procs()?;
+        let threads = self.get("cgroup.threads")?.unwrap_or_default();
+        for thread in threads.lines().filter_map(|l| l.parse().ok()) {
+            if !pids.contains(&thread)
+                && let Some(pid) = super::process::thread_group(thread)
+                && !pids.contains(&pid)
+            {
+                pids.push(pid);
+            }
+        }
+        for name in self.children()? {
+            match self.child(&name) {
+                Ok(child) => pids.extend(child.thread_groups_below()?),
+                Err(e) if e.is_gone() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Sends SIGKILL to each process in and below the group. `cgroup.kill` signals main threads only: a process whose
+    /// main thread has ended while others live on survives it.
+    pub fn kill_each(&self) -> Result<()> {
+        use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+        let held: Vec<_> = self
+            .thread_groups_below()?
+            .into_iter()
+            // No more at a time than a low limit of open files allows; the next round takes the rest.
+            .take(256)
+            .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
+            .collect();
+        // Looked at again while the descriptors hold them, so that a pid that was reused meanwhile is never hit.
+        let inside = self.thread_groups_below()?;
+        for (_, process) in held.iter().filter(|(pid, _)| inside.contains(pid)) {
+            // A process of another user, in a group of this one, is the kernel's to kill and was told.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+        Ok(())
     }
 
     /// Sets the extended attribute `user.cgmgr.<key>`.

@@ -82,6 +82,18 @@ pub fn start_time(pid: i32) -> Option<u64> {
     Some(stat(pid)?.start)
 }
 
+/// The process that a thread belongs to. `None` where the thread is gone.
+pub fn thread_group(thread: i32) -> Option<i32> {
+    let status = read(&format!("/proc/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"))?;
+    line.trim().parse().ok()
+}
+
+/// Whether the process is stopped (SIGSTOP, Ctrl-Z) or held by a debugger.
+pub fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|s| matches!(s.state, 'T' | 't'))
+}
+
 /// Sends signals to a process that `is_it` still recognizes once it is held by a descriptor, so that a pid that was
 /// reused meanwhile is never hit. `false`: it is gone, or is another one.
 pub fn signal(
@@ -181,6 +193,9 @@ mod tests {
         assert!(comm(me).is_some());
         assert!(start_time(me).unwrap() > 0);
         assert_eq!(is_exiting(me), Some(false));
+        assert!(!is_stopped(me));
+        let thread = std::thread::spawn(|| thread_group(rustix::thread::gettid().as_raw_nonzero().get()));
+        assert_eq!(thread.join().unwrap(), Some(me));
         assert!(rss(me, 4096).unwrap() > 0);
         assert!((-1000..=1000).contains(&own_oom_score_adj().unwrap()));
         assert!((-20..=19).contains(&own_nice().unwrap()));

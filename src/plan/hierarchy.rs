@@ -34,6 +34,14 @@ pub fn plan(base: &Base, survey: &Survey) -> Plan {
         return plan;
     }
     if base.kind != BaseKind::Root {
+        let supervisor = base.group.join(SUPERVISOR);
+        // Made by a cgmgr that was killed before it could mark it, and so before it moved anything there.
+        if survey
+            .group(&supervisor)
+            .is_some_and(|s| s.made.is_none() && !s.populated && s.children.is_empty())
+        {
+            plan.steps.push(Step::MakeGroup { group: supervisor });
+        }
         plan.extend(empty_out(base, at_base, &missing));
     }
     enable(&mut plan, &base.group, at_base, missing);
@@ -148,4 +156,51 @@ fn in_the_way(group: &GroupPath, procs: &[(i32, String)]) -> Notice {
         ),
         "end them, or move them into a leaf group",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::state::MADE_BY_ANCHOR;
+
+    fn at(path: &str) -> GroupPath {
+        GroupPath::new(path).unwrap()
+    }
+
+    fn steps(leaf: GroupState) -> Vec<Step> {
+        let base = Base::below(BaseKind::Delegated, at("/d"), vec![Controller::Memory]);
+        let mut survey = Survey::default();
+        let state = GroupState {
+            kind: "domain".into(),
+            procs: vec![(7, "sh".into())],
+            children: vec![SUPERVISOR.into()],
+            ..GroupState::default()
+        };
+        survey.groups.insert(at("/d"), state);
+        survey.groups.insert(at("/d").join(SUPERVISOR), leaf);
+        plan(&base, &survey).steps
+    }
+
+    #[test]
+    fn a_leaf_left_unmarked_is_marked_before_it_is_used() {
+        let make = Step::MakeGroup {
+            group: at("/d").join(SUPERVISOR),
+        };
+        let unmarked = steps(GroupState::default());
+        assert_eq!(unmarked[0], make);
+        assert!(matches!(unmarked[1], Step::MoveAll { .. }));
+        // Somebody is in it: it is his, and `down` must not take it away.
+        let in_use = GroupState {
+            populated: true,
+            ..GroupState::default()
+        };
+        for made in ["1", MADE_BY_ANCHOR] {
+            let marked = GroupState {
+                made: Some(made.into()),
+                ..GroupState::default()
+            };
+            assert!(!steps(marked).contains(&make));
+        }
+        assert!(!steps(in_use).contains(&make));
+    }
 }

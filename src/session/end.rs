@@ -5,6 +5,7 @@
 
 use super::registry::{Record, Registry};
 use super::supervise;
+use crate::backend::cgroupfs::{self, PROGRESS, Progress};
 use crate::kernel::error::Doing;
 use crate::kernel::{Group, KernelError, Tree, process};
 use crate::plan::path::{GroupPath, SessionName};
@@ -16,8 +17,6 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone: core dumps and uninterruptible sleeps end late.
 const KILL_DEADLINE: Duration = Duration::from_secs(60);
-/// How often a long wait is told.
-const PROGRESS: Duration = Duration::from_secs(2);
 /// How long the cgmgr in charge may take to put an ended session away.
 const PUT_AWAY: Duration = Duration::from_secs(10);
 
@@ -41,9 +40,6 @@ pub struct End {
     pub note: Option<String>,
 }
 
-/// Told of a wait that takes long.
-pub type Progress<'a> = &'a mut dyn FnMut(&str);
-
 /// Ends a session that has a group, and sees to it that the group goes.
 pub fn group(
     tree: &Tree,
@@ -60,11 +56,7 @@ pub fn group(
     let stopped = how == How::Stop && ask_to_end(group, path, progress)?;
     if !stopped {
         end.killed = group.processes_below()?.len();
-        match group.kill() {
-            Err(e) if e.is_gone() => {}
-            other => other?,
-        }
-        wait_empty(group, KILL_DEADLINE, "to die", progress)?;
+        cgroupfs::kill_and_tell(group, KILL_DEADLINE, progress)?;
     }
     end.note = put_away(tree, group, path, name, registry)?;
     Ok(end)

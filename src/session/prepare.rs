@@ -115,7 +115,7 @@ fn reserve(
                 "session name {name} is in use by processes whose cgmgr is gone"
             )));
         }
-        parent.remove_child(&name.directory())?;
+        parent.remove_session(&name.directory())?;
     }
     Ok((name.clone(), lock))
 }

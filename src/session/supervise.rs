@@ -334,20 +334,9 @@ pub fn remove(tree: &Tree, path: &GroupPath) -> Result<(), String> {
     let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
         return Ok(());
     };
-    remove_below(tree, path);
     match tree.find(&parent) {
-        Ok(Some(parent)) => parent.remove_child(name).map_err(|e| e.to_string()),
+        Ok(Some(parent)) => parent.remove_session(name).map_err(|e| e.to_string()),
         Ok(None) => Ok(()),
         Err(e) => Err(e.to_string()),
-    }
-}
-
-/// Groups that the session made itself below its own: they are part of it and go with it.
-fn remove_below(tree: &Tree, path: &GroupPath) {
-    let Ok(Some(group)) = tree.find(path) else { return };
-    for name in group.children().unwrap_or_default() {
-        // A name that is no path component cannot come out of a directory listing.
-        remove_below(tree, &path.join(&name));
-        let _ = group.remove_child(&name);
     }
 }

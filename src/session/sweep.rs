@@ -33,7 +33,7 @@ pub fn sweep(place: &Place, own: &SessionName) {
             && !made_by_another()
             && let Ok(Some(_held)) = place.registry.lock(&name)
             && empty()
-            && let Err(error) = parent.remove_child(&directory)
+            && let Err(error) = parent.remove_session(&directory)
         {
             tracing::warn!("{error}");
         }

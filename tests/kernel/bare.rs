@@ -1,6 +1,7 @@
 //! True of machines without systemd, where we start in the root cgroup.
 
 mod apply;
+mod converge;
 mod delegated;
 
 use std::path::Path;

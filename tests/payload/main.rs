@@ -18,6 +18,7 @@ fn main() {
         ["hog", mib] => hog(number(mib)),
         ["grandchild", mib] => processes::grandchild(number(mib)),
         ["crowd", count, mib] => processes::crowd(number(count), number(mib)),
+        ["headless"] => processes::headless(),
         ["storm"] => processes::storm(),
         ["count", signal] => signals::count(signal),
         ["windows"] => signals::windows(),

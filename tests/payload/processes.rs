@@ -83,3 +83,17 @@ pub fn storm() {
         let _ = child.wait();
     }
 }
+
+/// Its main thread ends, and another lives on.
+pub fn headless() {
+    std::thread::spawn(|| {
+        let stat = || std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        while !stat().contains(") Z ") {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        say("ready");
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+    });
+    // SAFETY: ends this thread only; nothing on its stack is used by the other.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
