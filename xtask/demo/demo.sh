@@ -11,7 +11,18 @@ agent_unit=cgmgr-demo-agent
 installed=
 
 say() { printf '\n# %s\n' "$*"; }
-run() { printf '$ %s\n' "$*"; "$@"; }
+# Shows a command as one would type it, and runs it.
+run() {
+    local word shown=
+    for word in "$@"; do
+        case $word in
+            *[!A-Za-z0-9_./=:%+-]*) shown+=" '$word'" ;;
+            *) shown+=" $word" ;;
+        esac
+    done
+    printf '$%s\n' "$shown"
+    "$@"
+}
 fail() { printf '\ndemo: failed: %s\n' "$*"; exit 1; }
 now() { python3 -c 'import time; print(time.monotonic())'; }
 on_systemd() { [ -d /run/systemd/system ]; }
