@@ -172,6 +172,7 @@ impl Ready<'_> {
             close_fds: self.args.close_fds,
             stdio,
             detached: self.args.detach,
+            terminal: None,
             signals,
             require_limits: self.args.require_limits,
         }

@@ -172,10 +172,17 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Starts `child` in `group` (`None`: in the caller's own) and waits until it has become the command or has failed.
 ///
+/// A stop signal that came in meanwhile (Ctrl-Z) takes effect on the new process as soon as it has the caller's mask,
+/// which is before exec: `on_stop` is then told its pid and the signal, and returns when it was let go on.
+///
 /// # Errors
 ///
 /// The kernel's answer to `clone3` or `pipe2`. A failure after that is in [`Spawned::refusals`].
-pub fn spawn(child: &Child, group: Option<BorrowedFd<'_>>) -> Result<Spawned, Errno> {
+pub fn spawn(
+    child: &Child,
+    group: Option<BorrowedFd<'_>>,
+    on_stop: &mut dyn FnMut(i32, i32),
+) -> Result<Spawned, Errno> {
     let pointers = Pointers::of(child);
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (pid, pidfd, moved) = match clone3(group) {
@@ -234,12 +241,37 @@ pub fn spawn(child: &Child, group: Option<BorrowedFd<'_>>) -> Result<Spawned, Er
         Err(e) => return Err(e),
     };
     drop(writer);
+    await_exec(&reader, pid, &pidfd, on_stop);
     Ok(Spawned {
         pid,
         pidfd,
         moved,
         refusals: read_refusals(&reader),
     })
+}
+
+/// Waits until the new process says something or has become the command (end of file).
+fn await_exec(reader: &OwnedFd, pid: i32, pidfd: &OwnedFd, on_stop: &mut dyn FnMut(i32, i32)) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let pause = Timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000_000,
+    };
+    while matches!(
+        poll(&mut [PollFd::new(reader, PollFlags::IN)], Some(&pause)),
+        Ok(0) | Err(Errno::INTR)
+    ) {
+        let stopped = waitid(
+            WaitId::PidFd(pidfd.as_fd()),
+            WaitIdOptions::STOPPED | WaitIdOptions::NOHANG,
+        );
+        if let Ok(Some(status)) = stopped
+            && let Some(signal) = status.stopping_signal()
+        {
+            on_stop(pid, signal);
+        }
+    }
 }
 
 /// Replaces this process by `child`'s command. Returns only when that failed.
@@ -608,6 +640,7 @@ mod tests {
         let spawned = spawn(
             &command(&["/no/sh", "/bin/sh"], &["sh", "-c", "exit $((A + 6))"]),
             None,
+            &mut |_, _| {},
         )
         .unwrap();
         assert_eq!(spawned.refusals, []);
@@ -616,7 +649,7 @@ mod tests {
 
     #[test]
     fn a_missing_command_says_so() {
-        let spawned = spawn(&command(&["/no/such"], &["such"]), None).unwrap();
+        let spawned = spawn(&command(&["/no/such"], &["such"]), None, &mut |_, _| {}).unwrap();
         assert_eq!(
             spawned.refusals,
             [Refusal {
@@ -632,7 +665,12 @@ mod tests {
 
     #[test]
     fn what_is_not_executable_says_so() {
-        let spawned = spawn(&command(&["/etc/passwd", "/no/such"], &["passwd"]), None).unwrap();
+        let spawned = spawn(
+            &command(&["/etc/passwd", "/no/such"], &["passwd"]),
+            None,
+            &mut |_, _| {},
+        )
+        .unwrap();
         assert_eq!(spawned.refusals[0].errno, Errno::ACCESS);
         wait(&spawned);
     }
@@ -643,7 +681,12 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cgmgr-noexec-{}", std::process::id()));
         std::fs::write(&path, "exit $1\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let spawned = spawn(&command(&[path.to_str().unwrap()], &["script", "9"]), None).unwrap();
+        let spawned = spawn(
+            &command(&[path.to_str().unwrap()], &["script", "9"]),
+            None,
+            &mut |_, _| {},
+        )
+        .unwrap();
         let code = wait(&spawned);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(code, 9);

@@ -10,6 +10,7 @@ use super::prepare::{now, prepare};
 use super::registry::{Lock, Record};
 use super::sweep::sweep;
 use super::tell;
+use super::terminal::Terminal;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::sys::{self, CallersSignals, Spawned};
@@ -49,6 +50,8 @@ pub struct Request<'a> {
     pub stdio: Option<[OwnedFd; 3]>,
     /// Nobody waits for it: it leads a terminal session of its own, and its record stays for `cgmgr wait`.
     pub detached: bool,
+    /// The terminal that the command is in the foreground of: told when the command is stopped before it is executed.
+    pub terminal: Option<&'a Terminal>,
     /// How the caller had its signals set: the command gets them so.
     pub signals: Option<CallersSignals>,
     /// Start nothing where something declared cannot be enforced.
@@ -70,6 +73,7 @@ impl<'a> Request<'a> {
             close_fds: false,
             stdio: None,
             detached: false,
+            terminal: None,
             signals: None,
             require_limits: false,
         }
@@ -118,7 +122,13 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         _ => Vec::new(),
     };
     let since = Instant::now();
-    let spawned = match sys::spawn(&child, prepared.group.as_ref().map(|(group, _)| group.as_fd())) {
+    let mut on_stop = |pid: i32, signal: i32| {
+        if let Some(terminal) = request.terminal {
+            terminal.stop_with(pid, signal);
+        }
+    };
+    let group = prepared.group.as_ref().map(|(group, _)| group.as_fd());
+    let spawned = match sys::spawn(&child, group, &mut on_stop) {
         Ok(spawned) => spawned,
         Err(errno) => {
             let path = prepared
