@@ -483,7 +483,7 @@ fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
 mod tests {
     use super::*;
     use crate::host::{Base, Machine, Mount, NoBase};
-    use crate::plan::path::GroupPath;
+    use crate::path::GroupPath;
 
     fn mount() -> Mount {
         Mount {

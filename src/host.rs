@@ -2,8 +2,8 @@
 //! theirs by hand. May not do I/O.
 #![deny(clippy::disallowed_methods)]
 
-use crate::limits::Controller;
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
+use std::fmt;
 
 /// Numbers of this machine that limits are relative to.
 ///
@@ -28,6 +28,49 @@ impl Machine {
     /// How many tasks the machine can hold: `pids = "N%"` of `[workloads]` is of this.
     pub fn max_tasks(&self) -> u64 {
         self.pid_max.min(self.threads_max)
+    }
+}
+
+/// A controller of cgroup v2. `Display` is the kernel's name of it, as in `cgroup.controllers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Controller {
+    /// CPU time.
+    Cpu,
+    /// Which CPUs and memory nodes.
+    Cpuset,
+    /// Block devices.
+    Io,
+    /// Memory and swap.
+    Memory,
+    /// Number of tasks.
+    Pids,
+}
+
+impl Controller {
+    /// All of them.
+    pub const ALL: [Controller; 5] = [
+        Controller::Cpu,
+        Controller::Cpuset,
+        Controller::Io,
+        Controller::Memory,
+        Controller::Pids,
+    ];
+
+    /// The kernel's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Controller::Cpu => "cpu",
+            Controller::Cpuset => "cpuset",
+            Controller::Io => "io",
+            Controller::Memory => "memory",
+            Controller::Pids => "pids",
+        }
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! # The map
 //!
-//! Data flows one way; each module uses only those to its left.
+//! Data flows one way:
 //!
 //! ```text
 //! role.toml ─► role ─► limits ─► plan ─► backend ─► kernel       change the machine
@@ -16,16 +16,20 @@
 //! cli: what is typed and what is shown
 //! ```
 //!
+//! Each module uses only those above it in this table (`tests/it/layers.rs` holds it to that):
+//!
 //! | module | is | may not |
 //! |---|---|---|
-//! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
-//! | [`limits`] | typed limits, and the knob table: the one place where a limit's meaning is written | do I/O |
+//! | [`text`], [`path`] | text for people; names that cannot leave the tree | do I/O |
 //! | [`host`] | this machine as a plain value | do I/O |
+//! | [`limits`] | typed limits, and the knob table: the one place where a limit's meaning is written | do I/O |
+//! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
 //! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
-//! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
+//! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
-//! | [`cli`] | the command line | be used by the rest |
+//! | [`doctor`] | findings about a host, from facts | do I/O |
+//! | [`cli`] | the command line; the only one that prints | exit |
 //!
 //! To follow one launch: [`cli::run`], then [`session::launch::launch`], [`plan::session::plan`],
 //! [`backend::cgroupfs`], [`kernel::sys::spawn`], [`session::supervise`], [`session::verdict::oom`].
@@ -77,6 +81,7 @@ pub mod doctor;
 pub mod host;
 pub mod kernel;
 pub mod limits;
+pub mod path;
 pub mod plan;
 pub mod role;
 pub mod session;

@@ -1,4 +1,5 @@
 //! Text for people: escaping what others chose (names, comm, command lines) and numbers at a glance. Pure.
+#![deny(clippy::disallowed_methods)]
 
 use std::fmt::Write;
 

@@ -3,7 +3,7 @@
 use super::args::{BackendChoice, Global};
 use crate::host::Host;
 use crate::kernel::probe;
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use crate::plan::receipt::Backend;
 use crate::plan::step::Notice;
 use crate::session::launch::Place;

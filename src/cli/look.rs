@@ -6,7 +6,7 @@ use super::context::{self, CommandError};
 use crate::host::{Base, Host};
 use crate::kernel::base;
 use crate::kernel::{Group, Tree};
-use crate::plan::path::{GroupPath, SessionName};
+use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
 use crate::role::distance;
 use crate::session::registry::{PROCESS_SCOPE, Record, Registry, base_scope};

@@ -5,7 +5,7 @@ use super::context::{self, CommandError};
 use super::{report, roles};
 use crate::kernel::sys;
 use crate::limits::{KnobId, Origin};
-use crate::plan::path::SessionName;
+use crate::path::SessionName;
 use crate::role::{Diagnostic, Role};
 use crate::session::command::User;
 use crate::session::launch::{self, FailureKind, LaunchError, Place, Request, Running};

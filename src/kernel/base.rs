@@ -4,7 +4,7 @@ use super::group::{Group, Tree};
 use super::process;
 use crate::host::{Base, BaseKind, Hierarchy, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::limits::Controller;
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 
 fn none<T>(why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> {
     Err(NoBase {

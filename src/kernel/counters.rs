@@ -1,5 +1,6 @@
 //! The kernel's counters as values: parsers for flat keyed files (memory.events, cgroup.events, cpu.stat,
 //! pids.events), single values and pressure files. Absent is `None`, never zero. May not do I/O.
+#![deny(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 

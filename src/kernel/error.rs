@@ -1,5 +1,6 @@
 //! What the kernel refused, in words: one place translates an errno of cgroupfs into its meaning and its remedy.
 //! May not do I/O.
+#![deny(clippy::disallowed_methods)]
 
 use rustix::io::Errno;
 use std::fmt;

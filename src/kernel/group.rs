@@ -5,7 +5,7 @@
 
 use super::counters::Keyed;
 use super::error::{Doing, KernelError};
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, XattrFlags};

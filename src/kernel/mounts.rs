@@ -1,5 +1,6 @@
 //! Where the cgroup hierarchies are mounted and where a process is in them: parsers for /proc/PID/mountinfo and
 //! /proc/PID/cgroup. Pure text in, values out; may not do I/O.
+#![deny(clippy::disallowed_methods)]
 
 /// One cgroup mount.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::{base, mounts, process};
 use crate::host::{Hierarchy, Host, Machine, Mount};
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use rustix::fs::CWD;
 
 /// This machine. `explicit` is the group the user named as cgmgr's base, if any.

@@ -5,9 +5,9 @@ use super::group::{Group, Tree};
 use super::process;
 use crate::host::{Base, SUPERVISOR};
 use crate::limits::KNOBS;
+use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::drop_in_path;
 use crate::plan::identity::Identity;
-use crate::plan::path::{GroupPath, SessionName};
 use crate::plan::state::{GroupState, SessionState, Survey};
 
 /// Attribute (behind `user.cgmgr.`) of every group that cgmgr made which is not a session's.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::table::KNOBS;
+use crate::host::Controller;
 
 /// Every knob, in the order of the table. `id as usize` is the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,49 +70,6 @@ impl fmt::Display for Part {
             Part::Agent => "agent",
             Part::Workloads => "workloads",
         })
-    }
-}
-
-/// A controller of cgroup v2. `Display` is the kernel's name of it, as in `cgroup.controllers`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Controller {
-    /// CPU time.
-    Cpu,
-    /// Which CPUs and memory nodes.
-    Cpuset,
-    /// Block devices.
-    Io,
-    /// Memory and swap.
-    Memory,
-    /// Number of tasks.
-    Pids,
-}
-
-impl Controller {
-    /// All of them.
-    pub const ALL: [Controller; 5] = [
-        Controller::Cpu,
-        Controller::Cpuset,
-        Controller::Io,
-        Controller::Memory,
-        Controller::Pids,
-    ];
-
-    /// The kernel's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Controller::Cpu => "cpu",
-            Controller::Cpuset => "cpuset",
-            Controller::Io => "io",
-            Controller::Memory => "memory",
-            Controller::Pids => "pids",
-        }
-    }
-}
-
-impl fmt::Display for Controller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -19,9 +19,10 @@ mod size;
 mod table;
 mod value;
 
+pub use crate::host::Controller;
 pub use cpu::{CpuQuota, PERIOD_US};
 pub use error::{ErrorKind, GrammarError};
-pub use knob::{Controller, Kind, Knob, KnobId, Part};
+pub use knob::{Kind, Knob, KnobId, Part};
 pub use max::Max;
 pub use number::{Admission, Count, Nice, OomScoreAdj, Weight};
 pub use parse::{Declared, Scalar};

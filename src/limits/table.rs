@@ -3,7 +3,8 @@
 //! Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst, systemd.resource-control(5), systemd.exec(5), the
 //! OCI runtime specification (config-linux.md), docker-run(1), and the Kubernetes API reference.
 
-use super::knob::{Controller, Kind, Knob, KnobId, Part};
+use super::knob::{Kind, Knob, KnobId, Part};
+use crate::host::Controller;
 
 /// `PID_MAX_LIMIT` of a 64-bit kernel: pids.max takes no more.
 const MOST_TASKS: u64 = 4_194_304;

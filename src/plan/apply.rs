@@ -3,12 +3,12 @@
 
 use super::equal::same;
 use super::hierarchy;
-use super::path::GroupPath;
 use super::receipt::{Backend, Outcome, predict};
 use super::state::{GroupState, SessionState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, Host};
 use crate::limits::{KnobId, Part, Setting, Settings};
+use crate::path::GroupPath;
 
 /// Directory of cgmgr's own drop-ins for the slices of a systemd machine. Like everything else `apply` makes they are
 /// gone after a reboot; `cgmgr install` is what stays.

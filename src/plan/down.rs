@@ -1,11 +1,11 @@
 //! The steps that take away exactly what cgmgr made, and nothing else.
 
 use super::apply::drop_in_path;
-use super::path::GroupPath;
 use super::state::{GroupState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, SUPERVISOR};
 use crate::limits::Controller;
+use crate::path::GroupPath;
 
 /// The plan. Sessions that still run are a reason against it unless `kill`.
 pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {

@@ -1,10 +1,10 @@
 //! The steps that make the two parts and enable controllers on the way down.
 
-use super::path::GroupPath;
 use super::state::{GroupState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, BaseKind, SUPERVISOR};
 use crate::limits::Controller;
+use crate::path::GroupPath;
 
 /// Controllers that sessions use. cpuset is left alone: no knob needs it.
 const WANTED: [Controller; 4] = [

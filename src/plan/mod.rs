@@ -10,7 +10,6 @@ pub mod down;
 pub mod equal;
 pub mod hierarchy;
 pub mod identity;
-pub mod path;
 pub mod receipt;
 pub mod session;
 pub mod state;

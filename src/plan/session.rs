@@ -1,11 +1,11 @@
 //! The steps that make one session's group with its limits, before its first process.
 
 use super::identity::Identity;
-use super::path::GroupPath;
 use super::receipt::{Backend, Outcome, Receipt, predict};
 use super::step::{Plan, Step};
 use crate::host::Host;
 use crate::limits::{Part, Setting, Settings};
+use crate::path::GroupPath;
 
 /// Makes `group` for a session: `mkdir`, its mark, then every declared limit that this host can hold. What it cannot
 /// hold is in the receipt beforehand.

@@ -1,7 +1,7 @@
 //! What is on the machine now, as far as planning must know it. Values only; `kernel::survey` makes them.
 
 use super::identity::Identity;
-use super::path::{GroupPath, SessionName};
+use crate::path::{GroupPath, SessionName};
 use std::collections::BTreeMap;
 
 /// The mark `user.cgmgr.made` of a group that the anchor of the delegated unit made for itself.

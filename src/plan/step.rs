@@ -1,7 +1,7 @@
 //! One change to the machine, and the order of many.
 
-use super::path::GroupPath;
 use crate::limits::{Controller, KnobId};
+use crate::path::GroupPath;
 use serde_json::{Value as Json, json};
 
 /// One change.

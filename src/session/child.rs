@@ -8,7 +8,7 @@ use super::prepare::Prepared;
 use crate::kernel::sys::{Child, Refusal, Stage};
 use crate::kernel::{probe, process};
 use crate::limits::{CoderEnv, KnobId, Max, PERIOD_US, Priorities, Settings, Value};
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use crate::plan::receipt::Outcome;
 use std::ffi::OsString;
 

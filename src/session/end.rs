@@ -8,7 +8,7 @@ use super::supervise;
 use crate::backend::cgroupfs::{self, PROGRESS, Progress};
 use crate::kernel::error::Doing;
 use crate::kernel::{Group, KernelError, Tree, process};
-use crate::plan::path::{GroupPath, SessionName};
+use crate::path::{GroupPath, SessionName};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::time::{Duration, Instant};

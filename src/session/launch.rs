@@ -16,7 +16,7 @@ use crate::kernel::kmsg::KernelLog;
 use crate::kernel::sys::{self, CallersSignals, Spawned};
 use crate::kernel::{Group, process};
 use crate::limits::Settings;
-use crate::plan::path::{GroupPath, SessionName};
+use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::{Promise, Receipt};
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;

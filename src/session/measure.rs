@@ -2,7 +2,7 @@
 
 use crate::kernel::counters::{Keyed, parse_limit};
 use crate::kernel::{Group, KernelError, Tree};
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use serde::Serialize;
 
 /// What one group's limit did, by its own (non-hierarchical) events.

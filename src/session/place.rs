@@ -4,7 +4,7 @@ use super::failure::LaunchError;
 use super::registry::{self, Registry};
 use crate::host::{Base, Host};
 use crate::kernel::{Tree, process};
-use crate::plan::path::{GroupPath, SessionName};
+use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
 
 /// Where sessions are made on this machine, and by which means.

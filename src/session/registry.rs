@@ -6,7 +6,7 @@
 //! anybody could hold a lock.
 
 use crate::host::{Base, BaseKind};
-use crate::plan::path::SessionName;
+use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;

@@ -13,7 +13,7 @@ use super::verdict::{self, Evidence, Exit, Oom};
 use crate::kernel::group::read_all;
 use crate::kernel::kmsg::OomLog;
 use crate::kernel::{Tree, process};
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 use super::place::Place;
 use crate::kernel::survey;
-use crate::plan::path::SessionName;
+use crate::path::SessionName;
 
 /// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
 /// Done while the new session's command runs already, so that it costs a launch nothing.

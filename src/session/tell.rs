@@ -176,7 +176,7 @@ pub fn unconfined(receipt: &Receipt) -> Vec<String> {
 mod tests {
     use super::super::measure::Usage;
     use super::*;
-    use crate::plan::path::GroupPath;
+    use crate::path::GroupPath;
 
     fn about() -> About<'static> {
         About {

@@ -7,7 +7,7 @@
 
 use super::measure::Moment;
 use crate::kernel::kmsg::{Incident, OomLog, Victim};
-use crate::plan::path::GroupPath;
+use crate::path::GroupPath;
 use serde::Serialize;
 
 /// The signal of `kill -9`, and of the OOM killer.

@@ -5,8 +5,8 @@ use super::registry::{Record, Registry};
 use crate::host::Base;
 use crate::kernel::counters::{Pressure, parse_limit, parse_pressure};
 use crate::kernel::{Group, KernelError, Tree, process};
+use crate::path::{GroupPath, SessionName};
 use crate::plan::identity::Identity;
-use crate::plan::path::{GroupPath, SessionName};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Black-box tests that need no special machine.
 
+mod layers;
 mod readme;
 mod roles;

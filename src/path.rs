@@ -1,4 +1,5 @@
 //! Names of groups and sessions that cannot leave the tree they are in.
+#![deny(clippy::disallowed_methods)]
 
 use std::fmt;
 
