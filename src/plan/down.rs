@@ -5,7 +5,7 @@ use super::state::{GroupState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, SUPERVISOR};
 use crate::limits::Controller;
-use crate::path::GroupPath;
+use crate::path::{GroupPath, SessionName};
 
 /// The plan. Sessions that still run are a reason against it unless `kill`.
 pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {
@@ -61,6 +61,11 @@ fn slice(plan: &mut Plan, group: &GroupPath, survey: &Survey, removed: &[String]
         plan.refusals.push(Notice::new(
             format!("{group} still holds {}", who.join(", ")),
             "end them or move them elsewhere; `down` never kills what is outside a session",
+        ));
+    } else if let Some(begun) = foreign.iter().find(|n| SessionName::of_directory(n).is_some()) {
+        plan.refusals.push(Notice::new(
+            format!("{group}/{begun} has just come: a session is being started"),
+            "say it again, when nothing starts sessions any more",
         ));
     } else if !foreign.is_empty() {
         let names: Vec<&str> = foreign.iter().map(|n| n.as_str()).collect();
