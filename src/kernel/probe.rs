@@ -39,7 +39,10 @@ pub fn machine() -> Machine {
         mem_total: kib("MemTotal").map_or(u64::MAX, |k| k * 1024),
         swap_total: kib("SwapTotal").unwrap_or(0) * 1024,
         page_size: rustix::param::page_size() as u64,
-        cpus: online_cpus().max(1),
+        cpus: match online_cpus() {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            n => n,
+        },
         pid_max: number("/proc/sys/kernel/pid_max").unwrap_or(4_194_304),
         threads_max: number("/proc/sys/kernel/threads-max").unwrap_or(4_194_304),
     }
