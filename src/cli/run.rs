@@ -241,6 +241,7 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
         Ok(running) => running,
         Err(error) => return fail(&error, report),
     };
+    signals.pass_on_early(running.spawned.pid);
     let mut notes = notes(&running);
     if !ready.args.quiet {
         notes.iter().for_each(context::warn);

@@ -56,15 +56,25 @@ impl Signals {
     /// is in this process's group; one that made a group of its own (timeout does) hears nothing from the terminal as
     /// long as this process's group is in the foreground.
     pub fn pass_on(&self, command: i32) {
-        let command = Pid::from_raw(command);
+        self.pass_on_unless(command, |code| {
+            code == SI_KERNEL && getpgid(Some(Pid::from_raw(command))).is_ok_and(|group| group == getpgrp())
+        });
+    }
+
+    /// Passes on what came in while the command was being started, the terminal's too: what came before its process
+    /// existed has not reached it. What came after that and before exec has ended or stopped it, so that hearing it
+    /// again changes nothing.
+    pub fn pass_on_early(&self, command: i32) {
+        self.pass_on_unless(command, |_| false);
+    }
+
+    fn pass_on_unless(&self, command: i32, heard: impl Fn(i32) -> bool) {
         while let Ok(Some(info)) = self.fd.read_signal() {
             let Ok(signal) = Signal::try_from(info.ssi_signo as i32) else {
                 continue;
             };
-            let heard =
-                info.ssi_code == SI_KERNEL && getpgid(Some(command)).is_ok_and(|group| group == getpgrp());
-            if FORWARDED.contains(&signal) && !heard {
-                let _ = kill(command, signal);
+            if FORWARDED.contains(&signal) && !heard(info.ssi_code) {
+                let _ = kill(Pid::from_raw(command), signal);
             }
         }
     }
