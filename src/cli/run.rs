@@ -237,7 +237,11 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
     };
     supervise::adopt_orphans();
     let terminal = Terminal::open();
-    let mut running = match launch::launch(ready.request(None, Some(signals.callers)), &ready.place) {
+    let request = Request {
+        terminal: terminal.as_ref(),
+        ..ready.request(None, Some(signals.callers))
+    };
+    let mut running = match launch::launch(request, &ready.place) {
         Ok(running) => running,
         Err(error) => return fail(&error, report),
     };

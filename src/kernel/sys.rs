@@ -693,6 +693,28 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_is_stopped_before_exec_is_told_and_goes_on() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        // SAFETY: the child only stops itself and ends.
+        let pid = match unsafe { libc::fork() } {
+            0 => unsafe {
+                libc::raise(libc::SIGSTOP);
+                libc::_exit(0)
+            },
+            pid => pid,
+        };
+        drop(writer);
+        let mut told = Vec::new();
+        await_exec(&reader, pid, &open_pidfd(pid).unwrap(), &mut |pid, signal| {
+            told.push(signal);
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGCONT)
+                .unwrap();
+        });
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
+        assert_eq!(told, [libc::SIGSTOP]);
+    }
+
+    #[test]
     fn decimals() {
         let mut buffer = [0u8; 12];
         for n in [0, 7, -1, 998, -1000, i32::MAX, i32::MIN] {
