@@ -696,12 +696,13 @@ mod tests {
     fn a_child_that_is_stopped_before_exec_is_told_and_goes_on() {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         // SAFETY: the child only stops itself and ends.
-        let pid = match unsafe { libc::fork() } {
-            0 => unsafe {
+        let pid = unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
                 libc::raise(libc::SIGSTOP);
-                libc::_exit(0)
-            },
-            pid => pid,
+                libc::_exit(0);
+            }
+            pid
         };
         drop(writer);
         let mut told = Vec::new();
