@@ -164,9 +164,11 @@ impl SessionName {
         format!("{SESSION_PREFIX}{}", self.0)
     }
 
-    /// This name with `-<n>` behind it.
+    /// This name with `-<n>` behind it, cut where that would be too long for a name.
     pub fn numbered(&self, n: u64) -> Self {
-        Self(format!("{}-{n}", self.0))
+        let number = format!("-{n}");
+        let kept = self.0.len().min(SESSION_NAME_MAX - number.len());
+        Self(format!("{}{number}", &self.0[..kept]))
     }
 
     /// The name as text.
@@ -232,5 +234,9 @@ mod tests {
         assert_eq!(SessionName::from_text("").as_str(), "session");
         assert_eq!(SessionName::of_directory("cgmgr-a").unwrap().as_str(), "a");
         assert_eq!(SessionName::of_directory("other"), None);
+        let longest = SessionName::new(&"x".repeat(200)).unwrap();
+        let numbered = longest.numbered(12);
+        assert_eq!(numbered.as_str(), "x".repeat(197) + "-12");
+        assert_eq!(SessionName::of_directory(&numbered.directory()), Some(numbered));
     }
 }

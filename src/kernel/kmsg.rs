@@ -95,11 +95,13 @@ fn parse_victim(message: &str) -> Option<Victim> {
             .ok()
     };
     let kib = |name: &str| field(name).and_then(|v| u64::try_from(v).ok()).unwrap_or(0);
+    // Whoever may write to /dev/kmsg can put any numbers there.
+    let anon = kib("anon-rss:").saturating_add(kib("shmem-rss:"));
     Some(Victim {
         pid: pid.parse().ok()?,
         comm: crate::text::escape(comm),
-        anon: (kib("anon-rss:") + kib("shmem-rss:")).saturating_mul(1024),
-        rss: (kib("anon-rss:") + kib("file-rss:") + kib("shmem-rss:")).saturating_mul(1024),
+        anon: anon.saturating_mul(1024),
+        rss: anon.saturating_add(kib("file-rss:")).saturating_mul(1024),
         oom_score_adj: field("oom_score_adj:").and_then(|v| i32::try_from(v).ok()),
         with_group: None,
     })
@@ -186,6 +188,16 @@ mod tests {
             with_group: None,
         };
         assert_eq!(log.victims, [victim]);
+    }
+
+    #[test]
+    fn numbers_that_no_machine_has_do_not_overflow() {
+        let n = i64::MAX;
+        let mut log = OomLog::default();
+        log.add(&format!(
+            "Killed process 1 (p) total-vm:1kB, anon-rss:{n}kB, file-rss:{n}kB, shmem-rss:{n}kB"
+        ));
+        assert_eq!((log.victims[0].anon, log.victims[0].rss), (u64::MAX, u64::MAX));
     }
 
     #[test]

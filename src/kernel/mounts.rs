@@ -83,7 +83,8 @@ fn unescape(field: &str) -> String {
 /// A path seen from inside a cgroup namespace may begin with `/..`.
 pub fn own_group(text: &str) -> Option<String> {
     // A path may itself contain colons: split at most twice (cgroups(7)).
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    // `lines` would take a carriage return away, which may be the end of a group's name.
+    let path = text.split('\n').find_map(|line| line.strip_prefix("0::"))?;
     Some(path.strip_suffix(" (deleted)").unwrap_or(path).to_owned())
 }
 
@@ -134,6 +135,7 @@ mod tests {
             Some("/../../init.scope")
         );
         assert_eq!(own_group("0::/x (deleted)\n").as_deref(), Some("/x"));
+        assert_eq!(own_group("0::/x\r\n").as_deref(), Some("/x\r"));
         assert_eq!(own_group("4:memory:/x\n"), None);
     }
 

@@ -1,6 +1,7 @@
 //! A mistake in a role, with its place, and how people and programs see it. Makes text; prints nothing.
 
 use crate::text::escape;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,15 +191,17 @@ impl Diagnostic {
             .primary_title(message.as_str())
             .elements(Vec::<Snippet<Annotation>>::new());
         let path = self.path.as_deref().map(shown_path);
-        let text = self.source.as_deref().map(|source| source.text.as_str());
+        let text = self.source.as_deref().map(|source| without_c1(&source.text));
         let label = self.label.as_deref().map(escape);
-        match (&path, text, &self.span) {
+        match (&path, &text, &self.span) {
             (Some(path), Some(text), Some(span)) => {
                 let mut primary = AnnotationKind::Primary.span(clamp(text, span));
                 if let Some(label) = &label {
                     primary = primary.label(label.as_str());
                 }
-                let mut snippet = Snippet::source(text).path(path.as_str()).annotation(primary);
+                let mut snippet = Snippet::source(text.as_ref())
+                    .path(path.as_str())
+                    .annotation(primary);
                 for other in self
                     .related
                     .iter()
@@ -222,9 +225,9 @@ impl Diagnostic {
             .iter()
             .filter(|other| Some(&other.path) != self.path.as_ref())
         {
-            let text = other.source.text.as_str();
+            let text = without_c1(&other.source.text);
             let there = AnnotationKind::Context
-                .span(clamp(text, &other.span))
+                .span(clamp(&text, &other.span))
                 .label(escape(&other.label));
             group = group.element(
                 Snippet::source(text)
@@ -264,6 +267,17 @@ fn lossy_option<S: serde::Serializer>(path: &Option<PathBuf>, serializer: S) -> 
 /// A path as it can be shown: control characters in a file's name must not reach a terminal.
 fn shown_path(path: &Path) -> String {
     escape(&path.to_string_lossy())
+}
+
+/// The renderer shows control characters as pictures, but not those from U+0080 to U+009F, and U+009B begins a command
+/// to a terminal. A dot stands for each: it has as many bytes, so that every span stays right.
+fn without_c1(text: &str) -> Cow<'_, str> {
+    let c1 = |c: char| matches!(c, '\u{80}'..='\u{9f}');
+    if text.contains(c1) {
+        Cow::Owned(text.replace(c1, "\u{b7}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// The next boundary of a character at or below `at`.

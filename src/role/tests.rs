@@ -845,4 +845,9 @@ fn nothing_in_a_file_moves_the_terminal() {
         let shown = one.render(false);
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
     }
+    // U+009B is what ESC [ is in one character. The caret stays below what it is about.
+    let shown = errors("[agent]\n\"\u{9b}31m\" = 1\n")[0].render(true);
+    assert!(!shown.contains('\u{9b}'), "{shown:?}");
+    let shown = errors("[agent]\n\"\u{9b}31m\" = 1\n")[0].render(false);
+    assert!(shown.contains("2 | \"·31m\" = 1\n  | ^^^^^^"), "{shown}");
 }

@@ -30,7 +30,7 @@ fn machines() -> [Machine; 4] {
 }
 
 /// Every file of examples/. Tests run in the package's directory.
-fn examples() -> Vec<PathBuf> {
+pub(crate) fn examples() -> Vec<PathBuf> {
     let files = std::fs::read_dir("examples").expect("the examples are beside Cargo.toml");
     let mut files: Vec<_> = files
         .map(|file| file.expect("a directory entry").path())

@@ -1,0 +1,36 @@
+//! The kernel's files with any content: whatever the parsers make of it is in the text, and they never panic.
+#![no_main]
+
+use cgmgr::kernel::counters::{Keyed, parse_limit, parse_pressure};
+use cgmgr::kernel::kmsg::OomLog;
+use cgmgr::kernel::mounts::{own_group, parse_mountinfo, v1_controllers};
+use cgmgr::kernel::probe::parse_cpu_list;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    for mount in parse_mountinfo(text) {
+        assert!(!mount.options.is_empty());
+    }
+    assert!(own_group(text).is_none_or(|group| text.contains(&group)));
+    assert!(
+        v1_controllers(text)
+            .iter()
+            .all(|name| !name.is_empty() && text.contains(name))
+    );
+    let keyed = Keyed::parse(text);
+    assert_eq!(keyed.rise(&keyed, "oom_kill"), keyed.get("oom_kill").map(|_| 0));
+    parse_limit(text);
+    parse_pressure(text, "some");
+    parse_pressure(text, "full");
+    let mut log = OomLog::default();
+    for line in text.lines() {
+        log.add(line);
+    }
+    for victim in &log.victims {
+        assert!(victim.anon <= victim.rss && !victim.comm.contains(char::is_control));
+    }
+    // A list repeats what it likes: a long one would only fill the memory.
+    if text.len() < 256 {
+        assert!(parse_cpu_list(text).iter().all(|cpu| *cpu < 65_536));
+    }
+});
