@@ -34,7 +34,7 @@ pub struct Cli {
 /// What applies to every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// When to colour what is shown; NO_COLOR turns it off too
+    /// When to colour what is shown; with auto, NO_COLOR turns it off
     #[arg(
         long,
         global = true,

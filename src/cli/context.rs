@@ -12,6 +12,9 @@ use serde_json::{Value as Json, json};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
+/// The reader of standard output went away (`cgmgr status | head`): no failure of ours, and nobody to tell.
+const READER_GONE: &str = "nobody reads standard output any more";
+
 /// A failure of a command, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandError {
@@ -24,6 +27,11 @@ pub struct CommandError {
 }
 
 impl CommandError {
+    /// Whether there is only nobody left who reads.
+    pub fn is_reader_gone(&self) -> bool {
+        self.message == READER_GONE
+    }
+
     /// Exit status 1: it failed.
     pub fn failed(message: impl fmt::Display, help: impl Into<String>) -> Self {
         Self {
@@ -56,6 +64,13 @@ impl From<crate::backend::cgroupfs::Failure> for CommandError {
 
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self {
+                status: 0,
+                message: READER_GONE.into(),
+                help: None,
+            };
+        }
         Self::failed(error, "is the output closed, or the disk full?")
     }
 }

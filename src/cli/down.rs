@@ -3,7 +3,12 @@
 use super::apply::{carry_out, look, plan_json, print_plan, refused};
 use super::args::{DownArgs, Global};
 use super::context::{self, CommandError, Outcome, print_json, warn_notice};
+use crate::host::NoBase;
+use crate::kernel::{Tree, base};
+use crate::plan::Plan;
 use crate::plan::down::plan as plan_down;
+use crate::session::launch::Place;
+use serde_json::json;
 use std::io::{self, Write};
 
 /// `cgmgr down`.
@@ -11,12 +16,7 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
     let place = context::place(global)?;
     let Some((tree, base)) = place.base() else {
         return match &place.host.base {
-            // Sessions of the process backend leave nothing behind that could be taken away.
-            Err(_) => {
-                place.registry.sweep();
-                writeln!(io::stdout(), "nothing to do: cgmgr has made no groups here")?;
-                Ok(0)
-            }
+            Err(none) => without_base(args, &place, none),
             Ok(_) => Err(CommandError::usage(
                 "the process backend makes no groups",
                 "leave --backend process out",
@@ -50,6 +50,38 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
                 crate::text::count(n as u64, "step", "steps")
             )?,
         }
+    }
+    Ok(0)
+}
+
+/// Where this process has no groups: sessions of the process backend leave nothing behind that could be taken away;
+/// groups that somebody else keeps are not this user's to take.
+fn without_base(args: &DownArgs, place: &Place, none: &NoBase) -> Outcome {
+    let elsewhere = place
+        .host
+        .hierarchy
+        .mount()
+        .and_then(|m| Tree::open(&m.point).ok())
+        .and_then(|t| base::readable(&t));
+    if let Some(theirs) = elsewhere {
+        return Err(CommandError::failed(
+            format!(
+                "the groups below {} are not this user's to take away: {}",
+                theirs.group, none.why
+            ),
+            "run as root",
+        ));
+    }
+    if !args.dry_run {
+        place.registry.forget_ended();
+        place.registry.remove_if_empty();
+    }
+    if args.json {
+        let mut nothing = Plan::default().to_json("");
+        nothing["backend"] = json!(place.backend.name());
+        print_json(&nothing)?;
+    } else {
+        writeln!(io::stdout(), "nothing to do: cgmgr has made no groups here")?;
     }
     Ok(0)
 }

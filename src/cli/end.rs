@@ -14,6 +14,7 @@ pub fn end(args: &SessionArgs, how: How, global: &Global) -> Outcome {
     let look = look(global)?;
     let mut status = 0;
     let mut results = Vec::new();
+    let mut unsaid = Ok(());
     for name in &args.sessions {
         let shown = crate::text::escape(&name.to_string_lossy());
         match one(&look, name, how) {
@@ -22,7 +23,8 @@ pub fn end(args: &SessionArgs, how: How, global: &Global) -> Outcome {
                 if let Some(note) = &end.note {
                     context::warn(format_args!("{shown}: {note}"));
                 }
-                writeln!(io::stdout(), "{}", line(&shown, &end, how))?;
+                // That nobody reads it is no reason to leave the next session alive.
+                unsaid = unsaid.and(writeln!(io::stdout(), "{}", line(&shown, &end, how)));
             }
             Err(error) => {
                 status = 1;
@@ -37,7 +39,10 @@ pub fn end(args: &SessionArgs, how: How, global: &Global) -> Outcome {
     if args.json {
         print_json(&Json::Array(results))?;
     }
-    Ok(status)
+    match unsaid {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(status),
+    }
 }
 
 fn one(look: &Look, typed: &OsStr, how: How) -> Result<End, CommandError> {

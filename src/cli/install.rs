@@ -39,6 +39,12 @@ pub fn install(args: &InstallArgs) -> Outcome {
             "there is nothing to install here: `cgmgr run` makes its groups itself. --root DIR is for images",
         ));
     }
+    if !only_files && !args.dry_run && host.euid != 0 {
+        return Err(CommandError::failed(
+            "only root can put units in place",
+            "run as root; --dry-run shows what it would do",
+        ));
+    }
     let root = args.root.clone().unwrap_or_else(|| PathBuf::from("/"));
     if !root.is_dir() {
         return Err(CommandError::failed(
@@ -46,10 +52,15 @@ pub fn install(args: &InstallArgs) -> Outcome {
             "name the root directory of an image",
         ));
     }
-    let changes = units::to_install(&root, &program(&root)?)?;
+    let program = program(&root)?;
+    if !only_files && !args.dry_run {
+        trusted(&program)?;
+    }
+    let changes = units::to_install(&root, &program)?;
     if args.dry_run {
         return report(&changes, "would", None, args.json);
     }
+    let was_active = !only_files && is_active(SESSIONS_UNIT);
     units::change(&changes)?;
     let started = if only_files {
         None
@@ -57,6 +68,9 @@ pub fn install(args: &InstallArgs) -> Outcome {
         match start(&changes) {
             Ok(started) => Some(started),
             Err(mut error) => {
+                if !was_active {
+                    let _ = slices::systemctl(&["stop", SESSIONS_UNIT]);
+                }
                 for left in units::take_back(&changes) {
                     error.message.push_str(&format!("; could not undo: {left}"));
                 }
@@ -76,6 +90,27 @@ fn program(root: &Path) -> Result<PathBuf, CommandError> {
         Ok(inside) => Path::new("/").join(inside),
         Err(_) => program,
     })
+}
+
+/// The unit starts this program as root at every boot: whoever could replace it would be root.
+fn trusted(program: &Path) -> Result<(), CommandError> {
+    use std::os::unix::fs::MetadataExt;
+    for path in program.ancestors() {
+        let meta = std::fs::metadata(path)?;
+        // A directory with the sticky bit (like /tmp) lets nobody replace what is another's.
+        let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+        if meta.uid() != 0 || (meta.mode() & 0o022 != 0 && !sticky) {
+            return Err(CommandError::failed(
+                format!(
+                    "{} can be changed by others than root, and the unit would run {} as root",
+                    crate::text::escape(&path.to_string_lossy()),
+                    crate::text::escape(&program.to_string_lossy())
+                ),
+                "put it where only root can write, and call it there: install -m755 cgmgr /usr/local/bin/",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Has systemd take the units up. What it says goes to the user.

@@ -44,8 +44,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     };
     match dispatch(&cli) {
         Ok(status) => status,
-        // A reader that went away (`cgmgr status | head`) is no failure of ours.
-        Err(error) if error.message.contains("Broken pipe") => 0,
+        Err(error) if error.is_reader_gone() => 0,
         Err(error) => {
             context::say_error(&error);
             error.status

@@ -34,6 +34,13 @@ pub fn wait(args: &WaitArgs, global: &Global) -> Outcome {
                 registry.wait_unattended(&name)?;
             }
             until_empty(&group)?;
+            if registry.is_none() {
+                return Err(CommandError {
+                    status: 125,
+                    message: format!("{name} has ended; its exit status is not this user's to read"),
+                    help: Some("ask as the user whose session it was, or as root".into()),
+                });
+            }
             let record = registry
                 .and_then(|r| r.read(&name))
                 .filter(|r| is_of(r, identity.as_ref()));

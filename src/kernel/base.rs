@@ -66,10 +66,15 @@ pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) 
     if systemd {
         return none(
             "systemd owns the cgroup tree and has delegated no part of it to this process",
-            if rustix::process::geteuid().is_root() {
-                "cgmgr install --minimal"
-            } else {
-                "sudo cgmgr install --minimal"
+            match (
+                rustix::process::geteuid().is_root(),
+                tree.find(&unit).is_ok_and(|u| u.is_some()),
+            ) {
+                (true, _) => "cgmgr install --minimal",
+                (false, false) => "sudo cgmgr install --minimal",
+                (false, true) => {
+                    "sudo cgmgr run --user YOU, or a group delegated to you (a unit with User=YOU and Delegate=yes)"
+                }
             },
         );
     }

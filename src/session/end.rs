@@ -98,7 +98,8 @@ fn ask_to_end(group: &Group, path: &GroupPath, progress: Progress<'_>) -> Result
             .and_then(|g| GroupPath::new(&g))
             .is_some_and(|g| path.contains(&g))
     };
-    for pid in group.processes_below()? {
+    // Said from inside the session: whoever says it goes last.
+    for pid in group.processes_below()?.into_iter().filter(|pid| *pid != own_pid()) {
         ask(pid, &inside)
             .map_err(|e| KernelError::new(Doing::Other, format!("signal {}", process::describe(pid)), e))?;
     }
@@ -173,6 +174,10 @@ fn put_away(
     }
 }
 
+fn own_pid() -> i32 {
+    std::process::id() as i32
+}
+
 /// The processes of a session without a group, each with its start. Zombies are dead already.
 fn members(record: &Record, attended: bool) -> Vec<(i32, u64)> {
     // A pid that was reused is younger than the command that its first owner started.
@@ -189,9 +194,11 @@ fn members(record: &Record, attended: bool) -> Vec<(i32, u64)> {
         pids.push(pid);
         pids.extend(process::descendants(pid));
     }
-    // Children before their parents: the command goes last, so that its supervisor finds nobody left over.
+    // Children before their parents: the command goes last, so that its supervisor finds nobody left over. Who says
+    // this from inside the session is not to stop itself half-way.
     pids.into_iter()
         .rev()
+        .filter(|pid| *pid != own_pid())
         .filter_map(|pid| Some((pid, process::stat(pid)?)))
         .filter(|(_, stat)| stat.state != 'Z')
         .map(|(pid, stat)| (pid, stat.start))

@@ -104,9 +104,11 @@ fn take_back(tree: &Tree, base: &Base, plan: &Plan) -> Result<(), String> {
         // Only in the base: of the groups made above none is left.
         if *group == base.group {
             let signs = crate::plan::step::signed('-', controllers);
-            target
-                .write(crate::plan::step::SUBTREE_CONTROL, &signs)
-                .map_err(text)?;
+            match target.write(crate::plan::step::SUBTREE_CONTROL, &signs) {
+                // In use by now: a session was launched meanwhile, and they are its.
+                Err(e) if e.errno == rustix::io::Errno::BUSY => return Ok(()),
+                other => other.map_err(text)?,
+            }
             match remembered {
                 Some(before) => target.mark(ENABLED, before).map_err(text)?,
                 None => target.unmark(ENABLED).map_err(text)?,
