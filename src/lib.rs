@@ -52,7 +52,8 @@
 //!
 //! ```
 //! use cgmgr::kernel::probe;
-//! use cgmgr::plan::{path::SessionName, receipt::Backend};
+//! use cgmgr::path::SessionName;
+//! use cgmgr::plan::receipt::Backend;
 //! use cgmgr::role::{Overrides, Role};
 //! use cgmgr::session::launch::{Place, Request, launch};
 //! use rustix::process::{WaitId, WaitIdOptions, waitid};
