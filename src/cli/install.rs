@@ -99,7 +99,13 @@ fn trusted(program: &Path) -> Result<(), CommandError> {
         let meta = std::fs::metadata(path)?;
         // A directory with the sticky bit (like /tmp) lets nobody replace what is another's.
         let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
-        if meta.uid() != 0 || (meta.mode() & 0o022 != 0 && !sticky) {
+        // On older Debian systems /usr/local is writable for the group staff (50), whose members are as good as root.
+        let others = if matches!(meta.gid(), 0 | 50) {
+            0o002
+        } else {
+            0o022
+        };
+        if meta.uid() != 0 || (meta.mode() & others != 0 && !sticky) {
             return Err(CommandError::failed(
                 format!(
                     "{} can be changed by others than root, and the unit would run {} as root",

@@ -99,7 +99,11 @@ fn ask_to_end(group: &Group, path: &GroupPath, progress: Progress<'_>) -> Result
             .is_some_and(|g| path.contains(&g))
     };
     // Said from inside the session: whoever says it goes last.
-    for pid in group.processes_below()?.into_iter().filter(|pid| *pid != own_pid()) {
+    for pid in group
+        .processes_below()?
+        .into_iter()
+        .filter(|pid| *pid != own_pid())
+    {
         ask(pid, &inside)
             .map_err(|e| KernelError::new(Doing::Other, format!("signal {}", process::describe(pid)), e))?;
     }
