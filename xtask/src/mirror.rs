@@ -146,27 +146,27 @@ mod tests {
 
     #[test]
     fn one_line_sources_skip_other_archives() {
-        let text = "# deb http://old.example/debian bookworm main\n\
-                    deb-src http://src.example/debian bookworm main\n\
+        let text = "# deb http://old.example/os bookworm main\n\
+                    deb-src http://src.example/os bookworm main\n\
                     deb http://tools.example/apt tools main\n\
-                    deb http://sec.example/debian-security bookworm-security main\n\
-                    deb [arch=amd64 trusted=yes] http://a.example/debian bookworm main contrib\n";
-        assert_eq!(from_list(text), mirror("http://a.example/debian", true));
+                    deb http://sec.example/os-security bookworm-security main\n\
+                    deb [arch=amd64 trusted=yes] http://a.example/os bookworm main contrib\n";
+        assert_eq!(from_list(text), mirror("http://a.example/os", true));
     }
 
     #[test]
     fn paragraph_sources_skip_other_archives_and_comments() {
         let text = "Types: deb\nURIs: http://other.example/x\nSuites: nodistro\nComponents: main\n\n\
-                    Types: deb\n# http://snapshot.example/\nURIs: http://b.example/debian\n\
+                    Types: deb\n# http://snapshot.example/\nURIs: http://b.example/os\n\
                     Suites: trixie trixie-updates\nComponents: main\n";
-        assert_eq!(from_deb822(text), mirror("http://b.example/debian", false));
+        assert_eq!(from_deb822(text), mirror("http://b.example/os", false));
     }
 
     #[test]
     fn policy_is_the_last_resort() {
         let text = "Package files:\n 100 /var/lib/dpkg/status\n     release a=now\n \
-                    500 http://c.example/debian-security bookworm-security/main amd64 Packages\n \
-                    500 http://c.example/debian bookworm/main amd64 Packages\n";
-        assert_eq!(from_policy(text), mirror("http://c.example/debian", false));
+                    500 http://c.example/os-security bookworm-security/main amd64 Packages\n \
+                    500 http://c.example/os bookworm/main amd64 Packages\n";
+        assert_eq!(from_policy(text), mirror("http://c.example/os", false));
     }
 }
