@@ -8,6 +8,8 @@
 //! root and ignores the errors, it opens control files with O_CREAT (a missing file then reads as "permission
 //! denied"), and it knows neither `CLONE_INTO_CGROUP` nor memory.oom.group nor event files.
 
+use super::failure::{Failure, StepError};
+use super::journal::Undo;
 use super::slices;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::survey::{ENABLED, MADE};
@@ -19,7 +21,6 @@ use crate::plan::identity::Identity;
 use crate::plan::step::{SUBTREE_CONTROL, Step, signed};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 /// How long a killed group may take to become empty: core dumps and uninterruptible sleeps end late.
@@ -33,70 +34,6 @@ pub const PROGRESS: Duration = Duration::from_secs(2);
 
 /// Told of a wait that takes long.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
-
-/// A step that failed, and what became of the ones before it.
-#[derive(Debug)]
-pub struct Failure {
-    /// Why the step failed.
-    pub error: StepError,
-    /// Undo steps that failed too: what is left behind.
-    pub left: Vec<String>,
-}
-
-/// Why a step failed.
-#[derive(Debug)]
-pub enum StepError {
-    /// The kernel refused.
-    Kernel(KernelError),
-    /// systemd refused.
-    Systemd(slices::SystemdError),
-}
-
-impl From<KernelError> for StepError {
-    fn from(error: KernelError) -> Self {
-        Self::Kernel(error)
-    }
-}
-
-impl fmt::Display for StepError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kernel(error) => error.fmt(f),
-            Self::Systemd(error) => error.fmt(f),
-        }
-    }
-}
-
-impl StepError {
-    /// One line of remedy.
-    pub fn help(&self) -> String {
-        match self {
-            Self::Kernel(error) => error.help().to_owned(),
-            Self::Systemd(error) => error.help.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)?;
-        for left in &self.left {
-            write!(f, "; could not undo: {left}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl From<KernelError> for Failure {
-    fn from(error: KernelError) -> Self {
-        Self {
-            error: error.into(),
-            left: Vec::new(),
-        }
-    }
-}
 
 /// What a written control file held afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,72 +50,6 @@ pub struct Written {
 
 /// Keeps a session from being swept while it is held; `None` where somebody else is in charge of it.
 pub type Guard<'a> = &'a dyn Fn(&SessionName) -> Option<Box<dyn Send>>;
-
-/// What was really done, as it is taken back. Taking back what is not there any more is no failure.
-#[derive(Debug)]
-enum Undo {
-    /// A group that this backend made, and no one that was there before.
-    Made(GroupPath),
-    /// The mark on a group that was there before.
-    MarkedMade(GroupPath),
-    /// Processes moved to a leaf; those in `stay` were in it before.
-    Moved {
-        from: GroupPath,
-        to: GroupPath,
-        stay: Vec<i32>,
-    },
-    /// Controllers that were not on before, and what the mark said then.
-    Enabled {
-        group: GroupPath,
-        controllers: Vec<Controller>,
-        remembered: Option<String>,
-    },
-    /// Controllers that were on before.
-    Disabled {
-        group: GroupPath,
-        controllers: Vec<Controller>,
-    },
-    /// The mark that remembered them.
-    Unmarked { group: GroupPath, names: String },
-    /// A value.
-    Wrote {
-        group: GroupPath,
-        knob: KnobId,
-        before: String,
-    },
-    /// A drop-in, with the text that it had.
-    DropIn { path: String, before: Option<String> },
-    /// systemd was asked to read its units: it must be asked again once the drop-ins are as they were.
-    Reloaded(Vec<String>),
-}
-
-impl Undo {
-    fn line(&self, tree: &Tree) -> String {
-        match self {
-            Self::Made(group) => format!("rmdir {}", tree.display(group)),
-            Self::MarkedMade(group) => format!("unmark {}", tree.display(group)),
-            Self::Moved { from, to, .. } => format!("move the processes of {to} back to {from}"),
-            Self::Enabled {
-                group, controllers, ..
-            } => format!("write `{}` to {}", signed('-', controllers), subtree(tree, group)),
-            Self::Disabled { group, controllers } => {
-                format!("write `{}` to {}", signed('+', controllers), subtree(tree, group))
-            }
-            Self::Unmarked { group, .. } => format!("mark {}", tree.display(group)),
-            Self::Wrote { group, knob, before } => format!(
-                "write `{before}` to {}/{}",
-                tree.display(group),
-                knob.knob().file.unwrap_or("?")
-            ),
-            Self::DropIn { path, .. } => format!("restore {path}"),
-            Self::Reloaded(units) => format!("reload systemd for {}", units.join(" ")),
-        }
-    }
-}
-
-fn subtree(tree: &Tree, group: &GroupPath) -> String {
-    format!("{}/{SUBTREE_CONTROL}", tree.display(group))
-}
 
 /// The backend.
 pub struct Cgroupfs<'a> {

@@ -3,5 +3,7 @@
 
 pub mod anchor;
 pub mod cgroupfs;
+pub mod failure;
+mod journal;
 pub mod slices;
 pub mod units;

@@ -56,8 +56,8 @@ impl From<crate::kernel::KernelError> for CommandError {
     }
 }
 
-impl From<crate::backend::cgroupfs::Failure> for CommandError {
-    fn from(failure: crate::backend::cgroupfs::Failure) -> Self {
+impl From<crate::backend::failure::Failure> for CommandError {
+    fn from(failure: crate::backend::failure::Failure) -> Self {
         Self::failed(&failure, failure.error.help())
     }
 }

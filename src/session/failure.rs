@@ -1,7 +1,7 @@
 //! Why a session was not started, and which exit status that is.
 
 use super::command::User;
-use crate::backend::cgroupfs::Failure;
+use crate::backend::failure::Failure;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::sys::{Refusal, Stage};
 use rustix::io::Errno;
