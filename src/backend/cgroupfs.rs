@@ -12,7 +12,7 @@ use super::failure::{Failure, StepError};
 use super::journal::Undo;
 use super::slices;
 use crate::kernel::error::{Doing, KernelError};
-use crate::kernel::survey::{ENABLED, MADE};
+use crate::kernel::survey::{self, ENABLED, MADE};
 use crate::kernel::{Group, Tree, process};
 use crate::limits::{Controller, KnobId};
 use crate::path::{GroupPath, SessionName};
@@ -396,8 +396,8 @@ impl<'a> Cgroupfs<'a> {
     }
 
     /// The cgmgr in charge of a killed session accounts for it and removes its group, if it gets to it. `None`: it
-    /// did. `Some` has the session's lock, where that could be had. A group that is still there after some time goes without it, and at once where it is stopped: the group is
-    /// empty, so nothing is lost but the account.
+    /// did. `Some` has the session's lock, where that could be had. A group that is still there after some time goes
+    /// without it, and at once where it is stopped: the group is empty, so nothing is lost but the account.
     fn wait_until_removable(
         &self,
         session: &SessionName,
@@ -414,10 +414,7 @@ impl<'a> Cgroupfs<'a> {
             if let Some(held) = (self.guard)(session) {
                 return Ok(Some(Some(held)));
             }
-            let identity = group.marked(Identity::KEY);
-            let supervisor = identity
-                .and_then(|text| Identity::from_text(&text))
-                .map(|i| i.supervisor);
+            let supervisor = survey::identity(&group).map(|i| i.supervisor);
             if let Some(pid) = supervisor.filter(|pid| process::is_stopped(*pid)) {
                 self.tell(&format!(
                     "{session}: the cgmgr in charge of it is stopped ({}): its group is removed without it",

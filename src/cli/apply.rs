@@ -169,14 +169,7 @@ pub fn look(place: &Place, tree: &Tree, base: &Base) -> Result<Survey, CommandEr
 
 /// Carries steps out with this place's locks; returns what control files held afterwards.
 pub fn carry_out(steps: &[Step], place: &Place, tree: &Tree) -> Result<Vec<Written>, CommandError> {
-    let guard = |name: &SessionName| -> Option<Box<dyn Send>> {
-        place
-            .registry
-            .lock(name)
-            .ok()
-            .flatten()
-            .map(|lock| Box::new(lock) as Box<dyn Send>)
-    };
+    let guard = |name: &SessionName| place.take_charge(name);
     let tell = |text: &str| context::say(text);
     let mut backend = Cgroupfs::new(tree, place.host.machine.page_size, &guard).telling(&tell);
     backend.carry_out(steps)?;

@@ -8,7 +8,7 @@
 use super::args::{Global, WaitArgs};
 use super::context::{self, CommandError, Outcome, print_json};
 use super::look::{Found, look};
-use crate::kernel::Group;
+use crate::kernel::{Group, survey};
 use crate::path::SessionName;
 use crate::plan::identity::Identity;
 use crate::session::registry::{Record, Registry};
@@ -29,7 +29,7 @@ pub fn wait(args: &WaitArgs, global: &Global) -> Outcome {
     let result = match found {
         Found::Group { group, registry, .. } => {
             // Read before it is gone: it tells this session's record from that of an earlier one of the same name.
-            let identity = group.marked(Identity::KEY).and_then(|t| Identity::from_text(&t));
+            let identity = survey::identity(&group);
             if let Some(registry) = &registry {
                 registry.wait_unattended(&name)?;
             }

@@ -94,21 +94,30 @@ pub fn maker_lives(identity: &Identity) -> bool {
     stat.is_some_and(|s| s.state != 'Z' && Some(s.start) == identity.supervisor_start)
 }
 
+/// The groups of sessions below `parent`, unordered. One that vanishes meanwhile is left out. Each is opened when its
+/// turn comes: all at once they could be more than a process may have open.
+pub fn session_groups(
+    parent: &Group,
+) -> Result<impl Iterator<Item = Result<(SessionName, Group), KernelError>>, KernelError> {
+    let open = |directory: String| {
+        let name = SessionName::of_directory(&directory)?;
+        match parent.child(&directory) {
+            Ok(group) => Some(Ok((name, group))),
+            Err(e) if e.is_gone() => None,
+            Err(e) => Some(Err(e)),
+        }
+    };
+    Ok(parent.children()?.into_iter().filter_map(open))
+}
+
 fn sessions(
     parent: &Group,
     path: &GroupPath,
     attended: &dyn Fn(&SessionName) -> bool,
 ) -> Result<Vec<SessionState>, KernelError> {
     let mut found = Vec::new();
-    for directory in parent.children()? {
-        let Some(name) = SessionName::of_directory(&directory) else {
-            continue;
-        };
-        let group = match parent.child(&directory) {
-            Ok(group) => group,
-            Err(e) if e.is_gone() => continue,
-            Err(e) => return Err(e),
-        };
+    for entry in session_groups(parent)? {
+        let (name, group) = entry?;
         let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
         let identity = identity(&group);
         found.push(SessionState {
@@ -116,7 +125,7 @@ fn sessions(
             identity,
             state: state(&group)?,
             memory_current: number("memory.current"),
-            group: path.join(&directory),
+            group: path.join(&name.directory()),
             name,
         });
     }

@@ -96,8 +96,6 @@ pub struct Running {
     pub above: Vec<Level>,
     /// The kernel log from before it started; `None` where it cannot be read.
     pub log: Option<KernelLog>,
-    /// Whether its group counts OOM kills.
-    pub counts_memory: bool,
     /// What is in force.
     pub receipt: Receipt,
     /// What that promises.
@@ -193,10 +191,6 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
     Ok(Running {
         name: prepared.name,
         lock: prepared.lock,
-        counts_memory: prepared
-            .group
-            .as_ref()
-            .is_some_and(|(group, _)| group.has("memory.events")),
         group: prepared.group,
         spawned,
         since,

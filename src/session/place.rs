@@ -57,6 +57,12 @@ impl Place {
         }
     }
 
+    /// Takes charge of a session for as long as what is returned is kept; `None` where somebody else is in charge.
+    pub fn take_charge(&self, name: &SessionName) -> Option<Box<dyn Send>> {
+        let lock = self.registry.lock(name).ok().flatten()?;
+        Some(Box::new(lock))
+    }
+
     /// The session that the caller itself is in.
     pub fn own_session(&self) -> Option<SessionName> {
         let (_, base) = self.base()?;

@@ -225,14 +225,7 @@ fn ready_parent(
         });
     }
     warnings.extend(plan.warnings.iter().map(|w| w.message.clone()));
-    let guard = |name: &SessionName| -> Option<Box<dyn Send>> {
-        place
-            .registry
-            .lock(name)
-            .ok()
-            .flatten()
-            .map(|lock| Box::new(lock) as Box<dyn Send>)
-    };
+    let guard = |name: &SessionName| place.take_charge(name);
     let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
     fs.carry_out(&plan.steps)?;
     Ok(tree.group(&base.sessions)?)

@@ -73,6 +73,8 @@ struct Known {
     survived: u64,
     log: OomLog,
     oomd: bool,
+    /// Whether the group counts OOM kills.
+    counted: bool,
 }
 
 impl Supervisor<'_> {
@@ -85,6 +87,7 @@ impl Supervisor<'_> {
             .group
             .as_ref()
             .and_then(|(group, _)| group.watch("memory.events").ok());
+        known.counted = events.is_some();
         let mut looked_at = 0;
         let mut look_at: Option<Instant> = None;
         loop {
@@ -238,7 +241,7 @@ impl Supervisor<'_> {
         self.reap(running.spawned.pid, known);
         let oomd = group.attribute("user.oomd_kill");
         known.oomd = oomd.is_some_and(|v| !matches!(v.trim(), "" | "0"));
-        ended.oom_unknown = running.counts_memory && counted("oom_kill").is_none();
+        ended.oom_unknown = known.counted && counted("oom_kill").is_none();
         let lagging = Instant::now();
         loop {
             note_victims(running, known);

@@ -4,9 +4,8 @@
 use super::registry::{Record, Registry};
 use crate::host::Base;
 use crate::kernel::counters::{Pressure, parse_limit, parse_pressure};
-use crate::kernel::{Group, KernelError, Tree, process};
+use crate::kernel::{Group, KernelError, Tree, process, survey};
 use crate::path::{GroupPath, SessionName};
-use crate::plan::identity::Identity;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -257,16 +256,9 @@ pub fn sessions(
     let mut found = BTreeMap::new();
     if let Some(parent) = tree.find(&base.sessions)? {
         let above = Ceiling::of(tree, &base.sessions);
-        for directory in parent.children()? {
-            let Some(name) = SessionName::of_directory(&directory) else {
-                continue;
-            };
-            let group = match parent.child(&directory) {
-                Ok(group) => group,
-                Err(e) if e.is_gone() => continue,
-                Err(e) => return Err(e),
-            };
-            let path = base.sessions.join(&directory);
+        for entry in survey::session_groups(&parent)? {
+            let (name, group) = entry?;
+            let path = base.sessions.join(&name.directory());
             if let Some(view) = in_group(&group, &path, &name, &above, registry) {
                 found.insert(name, view);
             }
@@ -343,9 +335,7 @@ fn in_group(
     above: &Ceiling,
     registry: Option<&Registry>,
 ) -> Option<SessionView> {
-    let identity = group
-        .marked(Identity::KEY)
-        .and_then(|text| Identity::from_text(&text));
+    let identity = survey::identity(group);
     let usage = usage(group, above);
     let events = group.counters("cgroup.events").ok()?;
     // Every group but the true root has this file, so without it the group is gone.

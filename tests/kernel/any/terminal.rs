@@ -26,6 +26,23 @@ fn executed(session: &str) -> i32 {
     pid
 }
 
+/// An interactive shell in the session `inter`, at its prompt.
+fn inner_shell() -> Pty {
+    let mut pty = Pty::start(&mut command([
+        "run",
+        "--quiet",
+        "--name",
+        "inter",
+        "--",
+        "bash",
+        "--norc",
+        "--noprofile",
+        "-i",
+    ]));
+    pty.expect("outer> ");
+    pty
+}
+
 #[test]
 fn ctrl_z_in_the_middle_of_a_launch_leaves_no_terminal_hanging() {
     let _lab = Lab::new();
@@ -50,18 +67,7 @@ fn ctrl_z_in_the_middle_of_a_launch_leaves_no_terminal_hanging() {
 #[test]
 fn ctrl_c_ends_the_foreground_job_and_neither_the_shell_nor_the_session() {
     let _lab = Lab::new();
-    let mut pty = Pty::start(&mut command([
-        "run",
-        "--quiet",
-        "--name",
-        "inter",
-        "--",
-        "bash",
-        "--norc",
-        "--noprofile",
-        "-i",
-    ]));
-    pty.expect("outer> ");
+    let mut pty = inner_shell();
     let shell = one_process("inter");
     pty.line("echo pid $((1+1)) && sleep 1000");
     pty.expect("pid 2");
@@ -83,18 +89,7 @@ fn ctrl_c_ends_the_foreground_job_and_neither_the_shell_nor_the_session() {
 #[test]
 fn ctrl_z_stops_a_job_of_the_inner_shell_and_fg_continues_it() {
     let _lab = Lab::new();
-    let mut pty = Pty::start(&mut command([
-        "run",
-        "--quiet",
-        "--name",
-        "inter",
-        "--",
-        "bash",
-        "--norc",
-        "--noprofile",
-        "-i",
-    ]));
-    pty.expect("outer> ");
+    let mut pty = inner_shell();
     pty.line(&format!("{} hold", payload()));
     pty.expect("ready ");
     pty.send(CTRL_Z);
