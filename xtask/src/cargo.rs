@@ -37,6 +37,15 @@ pub fn test_binary(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// Builds a benchmark, as optimised as the `cgmgr` command.
+pub fn bench_binary(name: &str) -> Result<PathBuf> {
+    executable(
+        &["build", "--package", "cgmgr", "--bench", name],
+        &["--release"],
+        name,
+    )
+}
+
 fn executable(arguments: &[&str], profile: &[&str], target: &str) -> Result<PathBuf> {
     let output = command()
         .args(arguments)

@@ -1,6 +1,7 @@
 //! The project's own tasks: the test machine, the demonstration, the test run.
 
 mod accel;
+mod bench;
 mod cache;
 mod cargo;
 mod demo;
@@ -40,6 +41,8 @@ enum Task {
     Test(test::Arguments),
     /// Show what cgmgr does on a machine with a real kernel.
     Demo(demo::Arguments),
+    /// Measure cgmgr beside its peers and the bare floor.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Images => images(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,0 +1,77 @@
+//! `cargo xtask bench`: measures cgmgr, its peers and the bare floor side by side in one boot of a guest.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::distro::{Distro, Mode};
+use crate::guest::Guest;
+use crate::payload::Payload;
+use crate::{cache, cargo, glibc, say, shell};
+
+/// What `cargo xtask bench` is told.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What is measured
+    #[arg(value_enum)]
+    what: What,
+    /// Debian 12 (Linux 6.1, systemd 252) or 13 (Linux 6.12, systemd 257)
+    #[arg(long, value_enum, default_value = "13")]
+    distro: Distro,
+    /// What is PID 1; without systemd there is no systemd-run to compare with
+    #[arg(long, value_enum, default_value = "systemd")]
+    mode: Mode,
+    /// How often each way is measured
+    #[arg(long, default_value_t = 40)]
+    rounds: u32,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// From the request for a launch until its command has ended and its group is gone
+    Launch,
+    /// From the request to end a session until its last process, and its group, are gone
+    Kill,
+}
+
+/// Boots, measures, prints.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut payload = Payload::default();
+    let distro = arguments.distro;
+    glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cargo::cgmgr(true)?, distro)?;
+    glibc::add_program(&mut payload, "lab/bench", &cargo::bench_binary("bench")?, distro)?;
+    glibc::add_program(&mut payload, "lab/floor", &floor()?, distro)?;
+    let what = match arguments.what {
+        What::Launch => "launch",
+        What::Kill => "kill",
+    };
+    let deadline = Duration::from_secs(3600);
+    let guest = Guest {
+        deadline,
+        silence: deadline,
+        ..Guest::new(distro, arguments.mode)
+    };
+    say::say(format!("booting {} to measure {what}", guest.name()));
+    let script = format!("exec /lab/bench {what} {}", arguments.rounds);
+    let outcome = guest.run(payload, &script, |line| println!("{line}"))?;
+    Ok(shell::exit_code(outcome.status))
+}
+
+/// Compiles the bare floor.
+fn floor() -> Result<PathBuf> {
+    let folder = cache::subdir(&cache::dir()?, "floor")?;
+    let program = folder.join("floor");
+    let status = Command::new("cc")
+        .args(["-O2", "-Wall", "-Werror", "-o"])
+        .arg(&program)
+        .arg(cargo::root().join("benches/floor.c"))
+        .status()
+        .context("cannot run cc: install a C compiler")?;
+    if !status.success() {
+        bail!("benches/floor.c does not compile");
+    }
+    Ok(program)
+}
