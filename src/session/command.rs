@@ -1,6 +1,7 @@
 //! The command line, environment and priorities of a session's first process, laid out before it exists.
 
-use crate::kernel::sys::{Child, Identity};
+use super::user::User;
+use crate::kernel::sys::Child;
 use crate::plan::identity::Identity as SessionIdentity;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -101,53 +102,6 @@ pub fn shown(argv: &[OsString]) -> Vec<String> {
     SessionIdentity::cut_command(&words)
 }
 
-/// A user that a session runs as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// Ids, supplementary groups included.
-    pub identity: Identity,
-    /// Login name.
-    pub name: OsString,
-    /// Home directory.
-    pub home: OsString,
-    /// Login shell.
-    pub shell: OsString,
-}
-
-impl User {
-    /// Looks a user up by name or by number.
-    pub fn find(name: &str) -> Result<Self, String> {
-        let by_name = nix::unistd::User::from_name(name);
-        let found = match (by_name, name.parse::<u32>()) {
-            (Ok(Some(user)), _) => Some(user),
-            (Ok(None), Ok(uid)) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid))
-                .ok()
-                .flatten(),
-            (Err(e), _) => {
-                return Err(format!(
-                    "cannot look up user `{}`: {e}",
-                    crate::text::escape(name)
-                ));
-            }
-            _ => None,
-        };
-        let user = found.ok_or_else(|| format!("there is no user `{}`", crate::text::escape(name)))?;
-        let c_name = CString::new(user.name.as_bytes()).map_err(|e| e.to_string())?;
-        let groups = nix::unistd::getgrouplist(&c_name, user.gid)
-            .map_err(|e| format!("cannot look up the groups of user `{}`: {e}", user.name))?;
-        Ok(Self {
-            identity: Identity {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-                groups: groups.iter().map(|g| g.as_raw()).collect(),
-            },
-            name: user.name.into(),
-            home: user.dir.into(),
-            shell: user.shell.into(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,12 +149,5 @@ mod tests {
                 .contains("NUL")
         );
         assert!(lay_out(&[], env(&[]), "s", None).is_err());
-    }
-
-    #[test]
-    fn root_is_found_by_name_and_number() {
-        assert_eq!(User::find("root").unwrap().identity.uid, 0);
-        assert_eq!(User::find("0").unwrap().name, "root");
-        assert!(User::find("no such user").unwrap_err().contains("no such user"));
     }
 }

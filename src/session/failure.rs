@@ -1,6 +1,6 @@
 //! Why a session was not started, and which exit status that is.
 
-use super::command::User;
+use super::user::User;
 use crate::backend::failure::Failure;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::sys::{Refusal, Stage};

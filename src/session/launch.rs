@@ -3,7 +3,7 @@
 //! A failure on the way leaves nothing behind and the command not started.
 
 use super::child::soft;
-use super::command::{self, User};
+use super::command;
 use super::failure::not_started;
 use super::measure::{self, Level};
 use super::prepare::{now, prepare};
@@ -11,6 +11,7 @@ use super::registry::{Lock, Record};
 use super::sweep::sweep;
 use super::tell;
 use super::terminal::Terminal;
+use super::user::User;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::sys::{self, CallersSignals, Spawned};

@@ -20,5 +20,6 @@ pub mod supervise;
 pub mod sweep;
 pub mod tell;
 pub mod terminal;
+pub mod user;
 pub mod verdict;
 pub mod view;
