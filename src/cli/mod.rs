@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod args;
 pub mod check;
+pub mod commands;
 pub mod context;
 pub mod doctor;
 pub mod down;
@@ -19,8 +20,9 @@ pub mod status_text;
 pub mod wait;
 
 use crate::session::end::How;
-use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use args::Cli;
+use clap::{Parser, Subcommand};
+use commands::Command;
 use context::Outcome;
 use std::ffi::OsString;
 use std::io;
@@ -33,11 +35,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            // Every failure of `run` before its command starts is 125, so that it is told from the command's own 2.
-            let is_run = is_run(&args);
             return match error.exit_code() {
                 0 => 0,
-                _ if is_run => 125,
+                // Every failure of `run` before its command starts is 125, so that it is told from the command's own 2.
+                _ if is_run(&args) => 125,
                 _ => 2,
             };
         }
@@ -54,8 +55,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 
 /// Whether what was typed is a `run`, as far as that can be told of a line that is not understood.
 fn is_run(args: &[OsString]) -> bool {
-    let command = Cli::command();
-    let known = |arg: &&OsString| command.get_subcommands().any(|c| arg.as_os_str() == c.get_name());
+    let known = |arg: &&OsString| arg.to_str().is_some_and(Command::has_subcommand);
     args.iter().skip(1).find(known).is_some_and(|name| name == "run")
 }
 
@@ -75,7 +75,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Wait(args) => wait::wait(args, global),
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
-        Command::Anchor => install::anchor(),
+        Command::Anchor(_) => install::anchor(),
         Command::Doctor(args) => doctor::doctor(args, global),
     }
 }

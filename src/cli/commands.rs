@@ -1,0 +1,87 @@
+//! The commands: what each is called and what it is for.
+//!
+//! clap's own derive works out the arguments of every command before it reads what was typed, which was a third of what
+//! a launch cost beside the kernel's own work. Here a command's arguments are worked out when it is the one.
+
+use super::args::{
+    AnchorArgs, ApplyArgs, CheckArgs, DownArgs, ExplainArgs, InstallArgs, JsonArgs, RunArgs, SessionArgs,
+    StatusArgs, UninstallArgs, WaitArgs,
+};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
+
+macro_rules! commands {
+    ($(#[doc = $about:literal] $(#[$hide:ident])? $name:literal => $variant:ident($args:ty),)+) => {
+        /// The commands.
+        #[derive(Debug)]
+        pub enum Command {
+            $(#[doc = $about] $variant($args),)+
+        }
+
+        impl Subcommand for Command {
+            fn augment_subcommands(command: clap::Command) -> clap::Command {
+                // The about is said twice: for the list of commands, and in place of what the arguments' type says.
+                command$(.subcommand(
+                    clap::Command::new($name)
+                        .about($about.trim())
+                        $(.$hide(true))?
+                        .defer(|command| <$args as Args>::augment_args(command).about($about.trim())),
+                ))+
+            }
+
+            fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+                Self::augment_subcommands(command)
+            }
+
+            fn has_subcommand(name: &str) -> bool {
+                matches!(name, $($name)|+)
+            }
+        }
+
+        impl FromArgMatches for Command {
+            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+                match matches.subcommand() {
+                    $(Some(($name, matches)) => Ok(Self::$variant(FromArgMatches::from_arg_matches(matches)?)),)+
+                    _ => Err(clap::Error::raw(ErrorKind::MissingSubcommand, "a command is missing")),
+                }
+            }
+
+            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+                *self = Self::from_arg_matches(matches)?;
+                Ok(())
+            }
+        }
+    };
+}
+
+commands! {
+    /// Validate role files and print every mistake; needs no rights
+    "check" => Check(CheckArgs),
+    /// Show each knob of a role: value, origin, kernel file, systemd property, what this host does with it
+    "explain" => Explain(Box<ExplainArgs>),
+    /// Print the exact steps that `apply` would take, and their undo
+    "plan" => Plan(ApplyArgs),
+    /// Make the machine as a role declares it: the two parts, ceilings, protection, its live sessions
+    "apply" => Apply(ApplyArgs),
+    /// Run a command in a session of its own, under limits
+    "run" => Run(Box<RunArgs>),
+    /// Show the sessions and their parts, use against limit
+    "status" => Status(StatusArgs),
+    /// End a session: SIGTERM, ten seconds, then kill
+    "stop" => Stop(SessionArgs),
+    /// Kill a session's whole tree at once, and wait until it is empty
+    "kill" => Kill(SessionArgs),
+    /// Wait for a session to end; for a detached one return its exit status
+    "wait" => Wait(WaitArgs),
+    /// Undo exactly what cgmgr made, nothing else
+    "down" => Down(DownArgs),
+    /// Say what this host can enforce, with one line of remedy per finding
+    "doctor" => Doctor(JsonArgs),
+    /// Put cgmgr's units in place on a systemd machine
+    "install" => Install(InstallArgs),
+    /// Take away what `install` put in place
+    "uninstall" => Uninstall(UninstallArgs),
+    /// Hold a delegated unit open (started by cgmgr-sessions.service)
+    #[hide]
+    "anchor" => Anchor(AnchorArgs),
+}
