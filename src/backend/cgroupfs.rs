@@ -176,6 +176,11 @@ impl<'a> Cgroupfs<'a> {
         Ok(())
     }
 
+    /// Takes a group that is open already.
+    pub fn keep(&mut self, path: GroupPath, group: Group) {
+        self.open.insert(path, group);
+    }
+
     /// The opened group, which a step may have made.
     pub fn take(&mut self, group: &GroupPath) -> Result<Group, KernelError> {
         match self.open.remove(group) {

@@ -13,7 +13,6 @@ use crate::plan::hierarchy;
 use crate::plan::receipt::{self, Backend};
 use crate::plan::step::{Notice, Step};
 use crate::session::launch::Place;
-use crate::session::registry::{Registry, base_scope};
 use crate::session::selftest;
 use crate::text::{bytes, escape};
 use serde_json::{Value as Json, json};
@@ -97,23 +96,12 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
             ));
         }
     }
-    let registry = tree
-        .group(&base.group)
-        .and_then(|g| g.id())
-        .map_err(|e| e.to_string())
-        .and_then(|id| Registry::open(&base_scope(&base, id)).map_err(|e| e.to_string()));
-    let registry = match registry {
-        Ok(registry) => registry,
-        Err(why) => {
-            facts.self_test = SelfTest::Failed(format!("cannot use the runtime directory: {why}"));
+    let place = match Place::open(host, Backend::Cgroupfs) {
+        Ok(place) => place,
+        Err(error) => {
+            facts.self_test = SelfTest::Failed(error.message);
             return;
         }
-    };
-    let place = Place {
-        host,
-        backend: Backend::Cgroupfs,
-        tree: Some(tree),
-        registry,
     };
     facts.inside = place.own_session().map(|name| name.to_string());
     facts.self_test = match (&facts.inside, &place.tree) {

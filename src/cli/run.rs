@@ -292,6 +292,7 @@ fn watch(
         terminal,
         on_oom: &mut |oom| say(&tell::oom_goes_on(&about, oom)),
         kill_left: ready.args.kill_leftover,
+        usage: ready.args.summary || ready.args.report.is_some(),
     }
     .watch(running)
 }

@@ -6,6 +6,7 @@
 use super::counters::Keyed;
 use super::error::{Doing, KernelError};
 use crate::path::GroupPath;
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, XattrFlags};
@@ -59,6 +60,14 @@ impl Tree {
         Ok(Group { dir, path })
     }
 
+    /// The id of `group`, without opening it (see [`Group::id`]).
+    pub fn id(&self, group: &GroupPath) -> Result<u64> {
+        let relative = if group.is_root() { "." } else { group.relative() };
+        fs::statat(&self.dir, relative, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|s| s.st_ino)
+            .map_err(|e| KernelError::new(Doing::OpenGroup, self.display(group), e))
+    }
+
     /// Opens `group`, or `None` where there is none.
     pub fn find(&self, group: &GroupPath) -> Result<Option<Group>> {
         match self.group(group) {
@@ -100,6 +109,13 @@ impl Group {
             .map_err(|e| KernelError::new(Doing::Read, self.path.as_str(), e))
     }
 
+    /// How many child groups it has: a directory has a link from each of its own (kernfs counts them so), and asking is
+    /// cheaper than to list them. `None` where it cannot be told.
+    pub fn count_children(&self) -> Option<u64> {
+        let links = fs::fstat(&self.dir).ok()?.st_nlink;
+        links.checked_sub(2)
+    }
+
     fn open(&self, name: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
         fs::openat(
             &self.dir,
@@ -117,9 +133,11 @@ impl Group {
 
     /// The text of a control file.
     pub fn read(&self, name: &str) -> Result<String> {
-        let text = self
-            .open(name, OFlags::RDONLY)
-            .and_then(|fd| read_all(fd.as_fd()));
+        let read = match name {
+            "cgroup.procs" | "cgroup.threads" => read_all,
+            _ => read_record,
+        };
+        let text = self.open(name, OFlags::RDONLY).and_then(|fd| read(fd.as_fd()));
         text.map_err(|e| KernelError::new(Doing::Read, self.file(name), e))
     }
 
@@ -153,7 +171,7 @@ impl Group {
     /// Writes `value` and returns what the file then holds: the kernel rounds, and what is in force is what it says.
     pub fn write_and_read_back(&self, name: &str, value: &str) -> Result<String> {
         let fd = self.write_open(name, value, OFlags::RDWR)?;
-        let text = read_all(fd.as_fd()).map_err(|e| KernelError::new(Doing::Read, self.file(name), e))?;
+        let text = read_record(fd.as_fd()).map_err(|e| KernelError::new(Doing::Read, self.file(name), e))?;
         Ok(text.trim_end_matches('\n').to_owned())
     }
 
@@ -213,6 +231,11 @@ impl Group {
     /// part of it and go with it. Only what is empty goes, the deepest first; a process anywhere below keeps the groups
     /// above it, and the error is then that of [`Group::remove_child`].
     pub fn remove_session(&self, name: &str) -> Result<()> {
+        // Most sessions make no groups of their own: nothing has to be listed then.
+        match fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+            Err(_) => {}
+        }
         match self.child(name) {
             Ok(child) => child.remove_below(),
             Err(e) if e.is_gone() => return Ok(()),
@@ -291,7 +314,7 @@ impl Group {
         };
         loop {
             // Read through the very descriptor that is polled: one that was never read is ready at once, for ever.
-            match read_all(watch.as_fd()) {
+            match read_record(watch.as_fd()) {
                 Ok(text) if Keyed::parse(&text).get("populated") == Some(1) => {}
                 Ok(_) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
                 Err(e) => return Err(KernelError::new(Doing::Read, self.file("cgroup.events"), e)),
@@ -412,21 +435,31 @@ impl Group {
     }
 }
 
-/// Reads a file from its start to its end. Kernel files give all they have, a page or more at a time.
+/// Reads a file of one record: a control file with a value, or one of /proc/self. The kernel makes its buffer as large as
+/// the record (seq_file's `single_open`), so what comes short of the space given is all there is, and one call does.
+pub fn read_record(fd: BorrowedFd<'_>) -> std::result::Result<String, Errno> {
+    read_until(fd, |got, space| got < space)
+}
+
+/// Reads a file of any number of records (a list of pids or mounts) from its start to its end.
 pub fn read_all(fd: BorrowedFd<'_>) -> std::result::Result<String, Errno> {
+    read_until(fd, |got, _| got == 0)
+}
+
+fn read_until(
+    fd: BorrowedFd<'_>,
+    is_end: impl Fn(usize, usize) -> bool,
+) -> std::result::Result<String, Errno> {
     let mut text = Vec::with_capacity(4096);
-    let mut offset = 0u64;
     loop {
-        let mut chunk = [0u8; 4096];
-        match rustix::io::pread(fd, &mut chunk, offset) {
-            Ok(0) => break,
-            Ok(n) => {
-                text.extend_from_slice(&chunk[..n]);
-                offset += n as u64;
-            }
-            Err(Errno::INTR) => {}
+        text.reserve(1024);
+        let space = text.capacity() - text.len();
+        let offset = text.len() as u64;
+        match rustix::io::pread(fd, spare_capacity(&mut text), offset) {
+            Ok(got) if is_end(got, space) => break,
+            Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    Ok(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }

@@ -23,6 +23,7 @@ pub fn host(explicit: Option<&GroupPath>) -> Host {
 
 /// Numbers of this machine. Where /proc gives none, the value is one that limits nothing.
 pub fn machine() -> Machine {
+    // Not sysinfo(2): in a container with lxcfs only this file says what the container has.
     let meminfo = process::read("/proc/meminfo").unwrap_or_default();
     let kib = |key: &str| {
         let line = meminfo
@@ -75,7 +76,7 @@ fn systemd_is_pid1() -> bool {
 
 /// How the cgroup hierarchies are set up, by what is mounted (never by path alone).
 pub fn hierarchy() -> Hierarchy {
-    let found = mounts::parse_mountinfo(&process::read("/proc/self/mountinfo").unwrap_or_default());
+    let found = mounts::parse_mountinfo(&process::read_list("/proc/self/mountinfo").unwrap_or_default());
     let v1 = mounts::v1_controllers(&process::read("/proc/self/cgroup").unwrap_or_default());
     // Several v2 mounts show the same hierarchy; prefer a writable one at the usual place.
     let mut v2: Vec<_> = found

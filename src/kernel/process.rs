@@ -1,15 +1,23 @@
 //! One process as /proc shows it.
 
-use super::group::read_all;
+use super::group::{read_all, read_record};
 use super::mounts;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-/// The text of a file below /proc (or any other small kernel file).
+/// The text of a file of one record below /proc (or any other small kernel file).
 pub fn read(path: &str) -> Result<String, Errno> {
-    let fd = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    read_all(fd.as_fd())
+    read_record(open(path)?.as_fd())
+}
+
+/// The text of a file of many records below /proc.
+pub fn read_list(path: &str) -> Result<String, Errno> {
+    read_all(open(path)?.as_fd())
+}
+
+fn open(path: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The process's name (`comm`), escaped for printing; `None` where it is gone.

@@ -12,10 +12,11 @@ use crate::path::GroupPath;
 use crate::plan::receipt::Outcome;
 use std::ffi::OsString;
 
-/// Lays out the first process of a prepared session.
+/// Lays out the first process of a prepared session. `own` is the caller's group.
 pub(super) fn lay_out(
     request: &Request<'_>,
     place: &Place,
+    own: Option<&GroupPath>,
     prepared: &mut Prepared<'_>,
 ) -> Result<Child, String> {
     let mut child = command::lay_out(
@@ -24,11 +25,8 @@ pub(super) fn lay_out(
         prepared.name.as_str(),
         request.user.as_ref(),
     )?;
-    let in_agent = match (
-        place.base(),
-        process::own_group().as_deref().and_then(GroupPath::new),
-    ) {
-        (Some((_, base)), Some(own)) => base.agent.contains(&own),
+    let in_agent = match (place.base(), own) {
+        (Some((_, base)), Some(own)) => base.agent.contains(own),
         _ => false,
     };
     let value = |id: KnobId| request.settings.value(id);

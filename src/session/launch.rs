@@ -117,7 +117,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         .then(|| KernelLog::open_at_end().ok())
         .flatten();
     let above = match (&prepared.group, &place.tree) {
-        (Some((_, path)), Some(tree)) => measure::above(tree, path),
+        (Some((_, path)), Some(tree)) => measure::events_above(tree, path),
         _ => Vec::new(),
     };
     let since = Instant::now();
@@ -188,7 +188,9 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
                 .push(format!("cannot keep a record of this session: {error}"));
         }
     }
-    sweep(place, &prepared.name);
+    if place.is_time_to_sweep() {
+        place.swept(sweep(place, &prepared.name));
+    }
     Ok(Running {
         name: prepared.name,
         lock: prepared.lock,

@@ -25,30 +25,52 @@ pub struct Moment {
     pub levels: Vec<Level>,
 }
 
-/// Reads the counters of the groups above a session. What a session has itself starts at zero with its group.
+/// Reads the counters of the groups above a session, without their limits. What a session has itself starts at zero
+/// with its group.
 ///
 /// The hierarchy's true root has no such counters and is left out; the root of a cgroup namespace has them.
-pub fn above(tree: &Tree, session: &GroupPath) -> Vec<Level> {
-    let counted = |group: &Group| group.has("memory.events.local");
-    session
-        .ancestors()
-        .skip(1)
-        .filter_map(|path| level(&tree.group(&path).ok().filter(counted)?, &path).ok())
+pub fn events_above(tree: &Tree, session: &GroupPath) -> Vec<Level> {
+    groups_above(tree, session)
+        .filter_map(|(group, path)| events(&group, path).ok()?)
         .collect()
 }
 
-fn level(group: &Group, path: &GroupPath) -> Result<Level, KernelError> {
-    let max = group.get("memory.max")?.and_then(|t| parse_limit(&t)).flatten();
-    Ok(Level {
-        group: path.clone(),
-        local: group.counters("memory.events.local")?,
-        max,
-    })
+fn above(tree: &Tree, session: &GroupPath) -> impl Iterator<Item = Level> {
+    groups_above(tree, session).filter_map(|(group, path)| level(&group, path).ok()?)
+}
+
+fn groups_above(tree: &Tree, session: &GroupPath) -> impl Iterator<Item = (Group, GroupPath)> {
+    session
+        .ancestors()
+        .skip(1)
+        .filter_map(|path| Some((tree.group(&path).ok()?, path)))
+}
+
+/// `None` where the group does not count.
+fn events(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {
+    let level = |text: String| Level {
+        group: path,
+        local: Keyed::parse(&text),
+        max: None,
+    };
+    Ok(group.get("memory.events.local")?.map(level))
+}
+
+fn level(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {
+    let Some(mut level) = events(group, path)? else {
+        return Ok(None);
+    };
+    level.max = group.get("memory.max")?.and_then(|t| parse_limit(&t)).flatten();
+    Ok(Some(level))
 }
 
 /// Reads the session's counters and those above it.
 pub fn moment(tree: &Tree, group: &Group, path: &GroupPath) -> Result<Moment, KernelError> {
-    let mut levels = vec![level(group, path)?];
+    let mut levels = vec![level(group, path.clone())?.unwrap_or_else(|| Level {
+        group: path.clone(),
+        local: Keyed::default(),
+        max: None,
+    })];
     levels.extend(above(tree, path));
     Ok(Moment {
         events: group.counters("memory.events")?,

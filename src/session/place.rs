@@ -6,6 +6,10 @@ use crate::host::{Base, Host};
 use crate::kernel::{Tree, process};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// A sweep is due after this many launches at the earliest.
+const SWEEP_AT_LEAST: usize = 16;
 
 /// Where sessions are made on this machine, and by which means.
 pub struct Place {
@@ -17,6 +21,8 @@ pub struct Place {
     pub tree: Option<Tree>,
     /// Who is in charge of which session.
     pub registry: Registry,
+    /// Launches until it is time to sweep again.
+    sweep_in: AtomicUsize,
 }
 
 impl Place {
@@ -30,8 +36,8 @@ impl Place {
         let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
             (Ok(base), Backend::Cgroupfs, Some(mount)) => {
                 let tree = Tree::open(&mount.point)?;
-                let id = tree.group(&base.group)?.id()?;
-                (Some(tree), registry::base_scope(base, id))
+                let scope = registry::base_scope(base, tree.id(&base.group)?);
+                (Some(tree), scope)
             }
             _ => (None, registry::PROCESS_SCOPE.to_owned()),
         };
@@ -46,7 +52,20 @@ impl Place {
             backend,
             tree,
             registry,
+            sweep_in: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether this launch is to sweep: the first one here, and then one in as many as there were groups to look at, so
+    /// that however many sessions live a launch costs the same.
+    pub(super) fn is_time_to_sweep(&self) -> bool {
+        let one_less = |left: usize| left.checked_sub(1);
+        self.sweep_in.fetch_update(Relaxed, Relaxed, one_less).is_err()
+    }
+
+    /// Remembers how many groups a sweep has looked at.
+    pub(super) fn swept(&self, groups: usize) {
+        self.sweep_in.store(groups.max(SWEEP_AT_LEAST), Relaxed);
     }
 
     /// The base, with the cgroupfs backend.
@@ -63,11 +82,21 @@ impl Place {
         Some(Box::new(lock))
     }
 
+    /// The group that the caller itself is in.
+    pub fn own_group(&self) -> Option<GroupPath> {
+        self.base()?;
+        GroupPath::new(&process::own_group()?)
+    }
+
     /// The session that the caller itself is in.
     pub fn own_session(&self) -> Option<SessionName> {
+        self.session_of(&self.own_group()?)
+    }
+
+    /// The session whose group, or a group below it, this is.
+    pub fn session_of(&self, own: &GroupPath) -> Option<SessionName> {
         let (_, base) = self.base()?;
-        let own = GroupPath::new(&process::own_group()?)?;
-        if !base.sessions.contains(&own) {
+        if !base.sessions.contains(own) {
             return None;
         }
         let below = own.as_str()[base.sessions.as_str().len()..]

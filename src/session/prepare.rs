@@ -36,7 +36,8 @@ pub(super) fn prepare<'a>(
     request: &Request<'_>,
     place: &'a Place,
 ) -> Result<(Prepared<'a>, Child), LaunchError> {
-    let nested = place.own_session();
+    let own = place.own_group();
+    let nested = own.as_ref().and_then(|own| place.session_of(own));
     let mut prepared = match &nested {
         Some(outer) => inside(request, place, outer),
         None => match place.base() {
@@ -62,7 +63,7 @@ pub(super) fn prepare<'a>(
             ),
         });
     }
-    match child::lay_out(request, place, &mut prepared) {
+    match child::lay_out(request, place, own.as_ref(), &mut prepared) {
         Ok(child) => Ok((prepared, child)),
         Err(message) => {
             prepared.undo();
@@ -94,7 +95,7 @@ fn reserve(
             "make the runtime directory writable, or name another with CGMGR_RUNTIME_DIR",
         )
     };
-    let taken = |name: &SessionName| parent.is_some_and(|p| p.child(&name.directory()).is_ok());
+    let taken = |name: &SessionName| parent.is_some_and(|p| p.has(&name.directory()));
     let Some(name) = &request.name else {
         return place
             .registry
@@ -158,6 +159,7 @@ fn in_group<'a>(
         started: now(),
     };
     let path = base.sessions.join(&name.directory());
+    fs.keep(base.sessions.clone(), parent);
     let (plan, mut receipt) = session_plan::plan(request.settings, &identity, &path, &place.host, &lacking);
     fs.carry_out(&plan.steps)?;
     for written in &fs.written {

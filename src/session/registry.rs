@@ -16,9 +16,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Numbers from here on are somebody's own choice of a name, and no numbering goes on behind them.
-const NUMBERS_END: u64 = 1_000_000_000;
-
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
 
@@ -158,25 +155,13 @@ impl Registry {
         }
     }
 
-    /// Takes charge of the first free name `<stem>-1`, `<stem>-2`, … for which `taken` says no.
+    /// Takes charge of a free name `<stem>-<n>` for which `taken` says no; of `<stem>-1` where all are free.
     pub fn lock_numbered(
         &self,
         stem: &SessionName,
         taken: &dyn Fn(&SessionName) -> bool,
     ) -> io::Result<(SessionName, Lock)> {
-        let prefix = format!("{stem}-");
-        let highest = self
-            .names()?
-            .iter()
-            .filter_map(|n| {
-                n.as_str()
-                    .strip_prefix(&prefix)?
-                    .parse::<u64>()
-                    .ok()
-                    .filter(|n| *n < NUMBERS_END)
-            })
-            .max();
-        let mut n = highest.unwrap_or(0) + 1;
+        let mut n = first_free(&|n| self.is_known(&stem.numbered(n)));
         loop {
             let name = stem.numbered(n);
             if !taken(&name)
@@ -186,6 +171,12 @@ impl Registry {
             }
             n += 1;
         }
+    }
+
+    /// Whether there is a lock or a record of this name.
+    fn is_known(&self, name: &SessionName) -> bool {
+        let there = |path: PathBuf| fs::access(&path, fs::Access::EXISTS).is_ok();
+        there(self.lock_path(name)) || there(self.record_path(name))
     }
 
     /// Names of all sessions with a lock or a record, sorted.
@@ -271,6 +262,25 @@ impl Lock {
     pub fn leave_to_other(self) {
         std::mem::forget(self);
     }
+}
+
+/// A number from 1 on that is not in use, and whose predecessor is. Where the numbers in use have no gaps that is the
+/// first free one. It asks about a few numbers, however many are in use: nobody lists a thousand sessions to start one.
+fn first_free(in_use: &dyn Fn(u64) -> bool) -> u64 {
+    let (mut used, mut free) = (0, 1);
+    while in_use(free) {
+        used = free;
+        free *= 2;
+    }
+    while free - used > 1 {
+        let middle = used + (free - used) / 2;
+        if in_use(middle) {
+            used = middle;
+        } else {
+            free = middle;
+        }
+    }
+    free
 }
 
 fn is_still(fd: &OwnedFd, path: &Path) -> bool {
@@ -366,6 +376,28 @@ mod tests {
             .unwrap();
         assert_eq!((one.as_str(), two.as_str()), ("rust-1", "rust-3"));
         std::fs::remove_dir_all(&registry.directory).unwrap();
+    }
+
+    #[test]
+    fn a_free_number_follows_one_in_use() {
+        for used in [
+            vec![],
+            vec![1],
+            (1..=1000).collect(),
+            vec![1, 2, 4, 5],
+            vec![2],
+            vec![7],
+        ] {
+            let asked = std::cell::Cell::new(0);
+            let free = first_free(&|n| {
+                asked.set(asked.get() + 1);
+                used.contains(&n)
+            });
+            assert!(!used.contains(&free), "{used:?}: {free}");
+            assert!(free == 1 || used.contains(&(free - 1)), "{used:?}: {free}");
+            assert!(asked.get() < 25, "{used:?}: {}", asked.get());
+        }
+        assert_eq!(first_free(&|n| n <= 1000), 1001);
     }
 
     #[test]

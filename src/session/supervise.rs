@@ -10,7 +10,7 @@ use super::measure::{self, Level, Moment, Usage};
 use super::signals::Signals;
 use super::terminal::Terminal;
 use super::verdict::{self, Evidence, Exit, Oom};
-use crate::kernel::group::read_all;
+use crate::kernel::group::read_record;
 use crate::kernel::kmsg::OomLog;
 use crate::kernel::{Tree, process};
 use crate::path::GroupPath;
@@ -39,7 +39,7 @@ pub struct Ended {
     /// The group, and with it the counters, was gone before they could be read: whether there was an OOM kill is not
     /// known.
     pub oom_unknown: bool,
-    /// What it used.
+    /// What it used. Only the time, where nobody wanted the rest and there was no OOM kill.
     pub usage: Usage,
     /// Processes that live on in the session: pid and comm.
     pub left: Vec<(i32, String)>,
@@ -61,6 +61,8 @@ pub struct Supervisor<'a> {
     pub on_oom: &'a mut dyn FnMut(&Oom),
     /// End what is left when the command has ended.
     pub kill_left: bool,
+    /// Read what the session used.
+    pub usage: bool,
 }
 
 /// What is known of the session so far.
@@ -73,8 +75,17 @@ struct Known {
     survived: u64,
     log: OomLog,
     oomd: bool,
-    /// Whether the group counts OOM kills.
-    counted: bool,
+    /// The group's memory.events, where it has them.
+    events: Option<OwnedFd>,
+}
+
+impl Known {
+    /// OOM kills so far; `None` where the group does not count them, or is gone. Reading at offset 0 also re-arms the
+    /// notification of this very descriptor.
+    fn kills(&self) -> Option<u64> {
+        let text = read_record(self.events.as_ref()?.as_fd()).ok()?;
+        crate::kernel::counters::Keyed::parse(&text).get("oom_kill")
+    }
 }
 
 impl Supervisor<'_> {
@@ -82,12 +93,11 @@ impl Supervisor<'_> {
     /// hands it to [`linger`](super::linger::linger).
     pub fn watch(&mut self, running: &mut Running) -> Ended {
         let command = running.spawned.pid;
-        let mut known = Known::default();
-        let events = running
-            .group
-            .as_ref()
-            .and_then(|(group, _)| group.watch("memory.events").ok());
-        known.counted = events.is_some();
+        let group = running.group.as_ref();
+        let mut known = Known {
+            events: group.and_then(|(group, _)| group.watch("memory.events").ok()),
+            ..Known::default()
+        };
         let mut looked_at = 0;
         let mut look_at: Option<Instant> = None;
         loop {
@@ -95,7 +105,7 @@ impl Supervisor<'_> {
             if known.exit.is_some() {
                 break;
             }
-            let kills = events.as_ref().map_or(0, oom_kills);
+            let kills = known.kills().unwrap_or(0);
             if kills > looked_at && look_at.is_none() {
                 look_at = Some(Instant::now() + OOM_TELL_AFTER);
                 note_victims(running, &mut known);
@@ -110,7 +120,7 @@ impl Supervisor<'_> {
                     (self.on_oom)(&oom);
                 }
             }
-            self.sleep(events.as_ref(), look_at);
+            self.sleep(known.events.as_ref(), look_at);
             self.signals.pass_on(command);
         }
         if let Some(terminal) = &self.terminal {
@@ -230,18 +240,38 @@ impl Supervisor<'_> {
         let Some((group, path)) = &running.group else {
             return;
         };
-        let counted = |key: &str| group.counters("memory.events").ok().and_then(|c| c.get(key));
-        let whole_group = group.get("memory.oom.group").ok().flatten().as_deref() == Some("1");
-        let dying = whole_group && counted("oom_kill").unwrap_or(0) > 0;
-        let patience = if dying { GROUP_KILL_DEADLINE } else { STRAGGLERS };
-        let empty = group.wait_empty(patience).is_ok();
+        let whole_group = || group.get("memory.oom.group").ok().flatten().as_deref() == Some("1");
+        let mut empty = group.wait_empty(STRAGGLERS).is_ok();
+        if !empty && known.kills().unwrap_or(0) > 0 && whole_group() {
+            empty = group.wait_empty(GROUP_KILL_DEADLINE).is_ok();
+        }
         if !empty && self.kill_left {
             ended.warnings.extend(end::left_over(group, path).err());
+            empty = group.wait_empty(Duration::ZERO).is_ok();
         }
         self.reap(running.spawned.pid, known);
         let oomd = group.attribute("user.oomd_kill");
         known.oomd = oomd.is_some_and(|v| !matches!(v.trim(), "" | "0"));
-        ended.oom_unknown = known.counted && counted("oom_kill").is_none();
+        let kills = known.kills();
+        ended.oom_unknown = known.events.is_some() && kills.is_none();
+        if kills.unwrap_or(0) > 0 || known.oomd {
+            self.explain(running, known, ended);
+        } else if self.usage {
+            ended.usage = measure::usage(group, wall(running));
+        }
+        if let Some((group, _)) = &running.group
+            && !empty
+        {
+            let left = group.processes_below().unwrap_or_default();
+            ended.left = left
+                .into_iter()
+                .map(|p| (p, process::comm(p).unwrap_or_default()))
+                .collect();
+        }
+    }
+
+    /// Who was OOM-killed, and by which limit.
+    fn explain(&self, running: &mut Running, known: &mut Known, ended: &mut Ended) {
         let lagging = Instant::now();
         loop {
             note_victims(running, known);
@@ -257,13 +287,6 @@ impl Supervisor<'_> {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));
-        }
-        if let Some((group, _)) = &running.group {
-            let left = group.processes_below().unwrap_or_default();
-            ended.left = left
-                .into_iter()
-                .map(|p| (p, process::comm(p).unwrap_or_default()))
-                .collect();
         }
     }
 }
@@ -309,14 +332,6 @@ fn before(above: &[Level]) -> Moment {
 
 fn wall(running: &Running) -> u64 {
     u64::try_from(running.since.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Reading at offset 0 also re-arms the notification of this very descriptor.
-fn oom_kills(events: &OwnedFd) -> u64 {
-    let text = read_all(events.as_fd()).unwrap_or_default();
-    crate::kernel::counters::Keyed::parse(&text)
-        .get("oom_kill")
-        .unwrap_or(0)
 }
 
 fn children_cpu_usec() -> Option<u64> {

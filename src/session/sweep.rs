@@ -5,25 +5,32 @@ use crate::kernel::survey;
 use crate::path::SessionName;
 
 /// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
-/// Done while the new session's command runs already, so that it costs a launch nothing.
-pub fn sweep(place: &Place, own: &SessionName) {
-    let Some((tree, base)) = place.base() else { return };
-    let Ok(Some(parent)) = tree.find(&base.sessions) else {
-        return;
+/// Done while the new session's command runs already. Returns how many groups there are.
+pub fn sweep(place: &Place, own: &SessionName) -> usize {
+    let Some((tree, base)) = place.base() else {
+        return 0;
     };
-    for directory in parent.children().unwrap_or_default() {
-        let Some(name) = SessionName::of_directory(&directory).filter(|n| n != own) else {
+    let Ok(Some(parent)) = tree.find(&base.sessions) else {
+        return 0;
+    };
+    // The one that was just made.
+    if parent.count_children() == Some(1) {
+        return 1;
+    }
+    let directories = parent.children().unwrap_or_default();
+    for directory in &directories {
+        let Some(name) = SessionName::of_directory(directory).filter(|n| n != own) else {
             continue;
         };
         let empty = || {
             parent
-                .child(&directory)
+                .child(directory)
                 .is_ok_and(|g| !g.populated().unwrap_or(true))
         };
         // Looked at again under the lock: a launch that is under way holds it.
         let made_by_another = || {
             parent
-                .child(&directory)
+                .child(directory)
                 .ok()
                 .and_then(|g| survey::identity(&g))
                 .is_some_and(|i| survey::maker_lives(&i))
@@ -33,9 +40,10 @@ pub fn sweep(place: &Place, own: &SessionName) {
             && !made_by_another()
             && let Ok(Some(_held)) = place.registry.lock(&name)
             && empty()
-            && let Err(error) = parent.remove_session(&directory)
+            && let Err(error) = parent.remove_session(directory)
         {
             tracing::warn!("{error}");
         }
     }
+    directories.len()
 }
