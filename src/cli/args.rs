@@ -4,9 +4,9 @@ use super::commands::Command;
 use crate::limits::KnobId;
 use crate::role::Overrides;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Args, ColorChoice, Parser, ValueEnum};
+use clap::{ArgAction, Args, ColorChoice, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -30,6 +30,30 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads what was typed, the program's name first.
+    ///
+    /// # Errors
+    ///
+    /// What was typed cannot be meant, or is a request for help or the version: clap's own error says which.
+    pub fn read(typed: &[OsString]) -> Result<Self, clap::Error> {
+        let name = typed.get(1).and_then(|word| word.to_str());
+        let Some((name, command)) = name.and_then(|name| Some((name, Command::alone(name)?))) else {
+            return Self::try_parse_from(typed);
+        };
+        let program = Path::new(&typed[0]).file_name().unwrap_or_default();
+        let command = command
+            .bin_name(format!("{} {name}", program.to_string_lossy()))
+            .max_term_width(100)
+            .styles(STYLES);
+        let matches = command.try_get_matches_from(&typed[1..])?;
+        Ok(Self {
+            global: Global::from_arg_matches(&matches)?,
+            command: Command::of(name, &matches)?,
+        })
+    }
 }
 
 /// What applies to every command.
@@ -349,6 +373,54 @@ mod tests {
                 run.get_arguments().any(|a| a.get_long() == Some(&flag)),
                 "--{flag}"
             );
+        }
+    }
+
+    #[test]
+    fn a_command_alone_reads_as_it_does_among_the_others() {
+        let lines = [
+            "run --cpus 2 --color never -- make -j8",
+            "run --backend process --oom-group=false true",
+            "run",
+            "run --cpus",
+            "run --detach --exec true",
+            "run --no-such-flag true",
+            "run --version",
+            "status --json a",
+            "status --backend nothing",
+            "kill",
+            "kill a b --json",
+            "install --minimal --root",
+            "anchor",
+            "anchor --cgroup-root /a",
+            "check --help",
+            "explain -h",
+            "no-such-command",
+            "--color never status",
+            "--help",
+            "",
+        ];
+        for line in lines {
+            let typed: Vec<OsString> = ["/usr/bin/cgmgr"]
+                .into_iter()
+                .chain(line.split_whitespace())
+                .map(OsString::from)
+                .collect();
+            match (Cli::read(&typed), Cli::try_parse_from(&typed)) {
+                (Ok(alone), Ok(among)) => assert_eq!(format!("{alone:?}"), format!("{among:?}"), "{line}"),
+                (Err(alone), Err(among)) => {
+                    assert_eq!(alone.kind(), among.kind(), "{line}");
+                    // In help the order of the headings differs.
+                    let sorted = |error: clap::Error| {
+                        let text = error.to_string();
+                        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                        lines.sort();
+                        lines
+                    };
+                    assert_eq!(sorted(alone), sorted(among), "{line}");
+                }
+                (alone, among) => panic!("{line}: {alone:?} {among:?}"),
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! The commands: what each is called and what it is for.
 //!
 //! clap's own derive works out the arguments of every command before it reads what was typed, which was a third of what
-//! a launch cost beside the kernel's own work. Here a command's arguments are worked out when it is the one.
+//! a launch cost beside the kernel's own work. Here a command's arguments are worked out when it is the one, and where
+//! its name comes first, as it mostly does, nothing else is ([`Command::alone`]).
 
 use super::args::{
-    AnchorArgs, ApplyArgs, CheckArgs, DownArgs, ExplainArgs, InstallArgs, JsonArgs, RunArgs, SessionArgs,
-    StatusArgs, UninstallArgs, WaitArgs,
+    AnchorArgs, ApplyArgs, CheckArgs, DownArgs, ExplainArgs, Global, InstallArgs, JsonArgs, RunArgs,
+    SessionArgs, StatusArgs, UninstallArgs, WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -16,6 +17,25 @@ macro_rules! commands {
         #[derive(Debug)]
         pub enum Command {
             $(#[doc = $about] $variant($args),)+
+        }
+
+        impl Command {
+            /// What the command of this name takes, with what applies to every command, and nothing of the others.
+            pub fn alone(name: &str) -> Option<clap::Command> {
+                let (command, about) = match name {
+                    $($name => (<$args as Args>::augment_args(clap::Command::new($name)), $about),)+
+                    _ => return None,
+                };
+                Some(Global::augment_args(command).about(about.trim()))
+            }
+
+            /// The command of this name, from what was typed for it.
+            pub fn of(name: &str, matches: &ArgMatches) -> Result<Self, clap::Error> {
+                match name {
+                    $($name => Ok(Self::$variant(FromArgMatches::from_arg_matches(matches)?)),)+
+                    _ => Err(clap::Error::raw(ErrorKind::InvalidSubcommand, "there is no such command")),
+                }
+            }
         }
 
         impl Subcommand for Command {
@@ -41,8 +61,8 @@ macro_rules! commands {
         impl FromArgMatches for Command {
             fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
                 match matches.subcommand() {
-                    $(Some(($name, matches)) => Ok(Self::$variant(FromArgMatches::from_arg_matches(matches)?)),)+
-                    _ => Err(clap::Error::raw(ErrorKind::MissingSubcommand, "a command is missing")),
+                    Some((name, matches)) => Self::of(name, matches),
+                    None => Err(clap::Error::raw(ErrorKind::MissingSubcommand, "a command is missing")),
                 }
             }
 

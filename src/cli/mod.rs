@@ -10,6 +10,7 @@ pub mod down;
 pub mod end;
 pub mod explain;
 pub mod install;
+mod log;
 pub mod look;
 pub mod report;
 pub mod role_file;
@@ -21,17 +22,16 @@ pub mod wait;
 
 use crate::session::end::How;
 use args::Cli;
-use clap::{Parser, Subcommand};
+use clap::Subcommand;
 use commands::Command;
 use context::Outcome;
 use std::ffi::OsString;
-use std::io;
 
 /// Runs the command line `args` (the program's name first) and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.into_iter().collect();
-    log_to_stderr();
-    let cli = match Cli::try_parse_from(&args) {
+    log::to_stderr();
+    let cli = match Cli::read(&args) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -78,20 +78,4 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Anchor(_) => install::anchor(),
         Command::Doctor(args) => doctor::doctor(args, global),
     }
-}
-
-/// Logs to standard error at the level that CGMGR_LOG names (error, warn, info, debug, trace); default: warn.
-fn log_to_stderr() {
-    let level = std::env::var("CGMGR_LOG")
-        .ok()
-        .and_then(|l| l.parse().ok())
-        .unwrap_or(tracing::Level::WARN);
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        // Built without colours; asking for them would panic.
-        .with_ansi(false)
-        .with_writer(io::stderr)
-        .without_time()
-        .try_init();
 }
