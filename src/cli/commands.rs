@@ -22,10 +22,12 @@ macro_rules! commands {
         impl Command {
             /// What the command of this name takes, with what applies to every command, and nothing of the others.
             pub fn alone(name: &str) -> Option<clap::Command> {
-                let (command, about) = match name {
-                    $($name => (<$args as Args>::augment_args(clap::Command::new($name)), $about),)+
+                // By pointer: a definition per command in one function would take pages of stack.
+                let (name, augment, about): (_, fn(clap::Command) -> clap::Command, _) = match name {
+                    $($name => ($name, <$args as Args>::augment_args, $about),)+
                     _ => return None,
                 };
+                let command = augment(clap::Command::new(name));
                 Some(Global::augment_args(command).about(about.trim()))
             }
 

@@ -1,7 +1,6 @@
 //! Finds the place for cgmgr's hierarchy: where this process may make groups without writing behind anybody's back.
 
 use super::group::{Group, Tree};
-use super::process;
 use crate::host::{Base, BaseKind, Hierarchy, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::limits::Controller;
 use crate::path::GroupPath;
@@ -14,8 +13,13 @@ fn none<T>(why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> 
 }
 
 /// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's static sessions unit; the
-/// delegated group the caller is in; the root, where PID 1 is not systemd.
-pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) -> Result<Base, NoBase> {
+/// delegated group the caller is in (`own`); the root, where PID 1 is not systemd.
+pub fn find(
+    hierarchy: &Hierarchy,
+    systemd: bool,
+    explicit: Option<&GroupPath>,
+    own: Option<&GroupPath>,
+) -> Result<Base, NoBase> {
     let mount = match hierarchy {
         Hierarchy::Unified(mount) => mount,
         Hierarchy::Hybrid { v1, .. } => {
@@ -60,7 +64,7 @@ pub fn find(hierarchy: &Hierarchy, systemd: bool, explicit: Option<&GroupPath>) 
     {
         return Ok(Base::sessions_unit(unit, controllers(&group)));
     }
-    if let Some(base) = own_delegated(&tree, systemd) {
+    if let Some(base) = own.and_then(|own| own_delegated(&tree, own, systemd)) {
         return Ok(base);
     }
     if systemd {
@@ -152,8 +156,7 @@ fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase>
 
 /// The group delegated to the caller that it is in: the nearest one above it with systemd's mark of delegation, else,
 /// for a user, the highest of the groups above it that are his. What a user's own systemd manages is not taken.
-fn own_delegated(tree: &Tree, systemd: bool) -> Option<Base> {
-    let own = GroupPath::new(&process::own_group()?)?;
+fn own_delegated(tree: &Tree, own: &GroupPath, systemd: bool) -> Option<Base> {
     let mut highest = None;
     for path in own.ancestors().filter(|p| !p.is_root()) {
         if path.name().is_some_and(|n| n.starts_with("user@")) {

@@ -7,9 +7,11 @@ use rustix::fs::CWD;
 
 /// This machine. `explicit` is the group the user named as cgmgr's base, if any.
 pub fn host(explicit: Option<&GroupPath>) -> Host {
-    let hierarchy = hierarchy();
+    let own = process::read("/proc/self/cgroup").unwrap_or_default();
+    let hierarchy = hierarchy_seen_from(&own);
     let systemd = systemd_is_pid1();
-    let base = base::find(&hierarchy, systemd, explicit);
+    let own = mounts::own_group(&own).as_deref().and_then(GroupPath::new);
+    let base = base::find(&hierarchy, systemd, explicit, own.as_ref());
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Host {
         machine: machine(),
@@ -76,8 +78,13 @@ fn systemd_is_pid1() -> bool {
 
 /// How the cgroup hierarchies are set up, by what is mounted (never by path alone).
 pub fn hierarchy() -> Hierarchy {
+    hierarchy_seen_from(&process::read("/proc/self/cgroup").unwrap_or_default())
+}
+
+/// The same, from the text of /proc/self/cgroup.
+fn hierarchy_seen_from(own: &str) -> Hierarchy {
     let found = mounts::parse_mountinfo(&process::read_list("/proc/self/mountinfo").unwrap_or_default());
-    let v1 = mounts::v1_controllers(&process::read("/proc/self/cgroup").unwrap_or_default());
+    let v1 = mounts::v1_controllers(own);
     // Several v2 mounts show the same hierarchy; prefer a writable one at the usual place.
     let mut v2: Vec<_> = found
         .into_iter()
