@@ -566,19 +566,28 @@ pub fn kill_and_tell(group: &Group, deadline: Duration, progress: Progress<'_>) 
     }
     let started = Instant::now();
     let mut tell_at = PROGRESS;
+    let mut before = None;
     loop {
         let left = deadline.saturating_sub(started.elapsed());
-        match group.wait_empty(left.min(KILL_ROUND)) {
-            Err(e) if e.errno == Errno::TIMEDOUT && !left.is_zero() => {
-                if started.elapsed() >= tell_at {
-                    tell_at += PROGRESS;
-                    let who = e.detail.unwrap_or_default();
-                    progress(&format!("waiting for processes to die: {who}"));
-                }
-            }
-            other => return other,
+        if group.is_empty_within(left.min(KILL_ROUND))? {
+            return Ok(());
         }
-        group.kill_each()?;
+        if left.is_zero() {
+            return group.wait_empty(left);
+        }
+        if started.elapsed() >= tell_at {
+            tell_at += PROGRESS;
+            progress(&format!(
+                "waiting for processes to die: {}",
+                group.describe_some()?
+            ));
+        }
+        // As long as they get fewer, going through all of them would only keep the processor from those that die.
+        let now = group.tasks();
+        if now.is_none() || now >= before && before.is_some() {
+            group.kill_each()?;
+        }
+        before = now;
     }
 }
 

@@ -307,33 +307,48 @@ impl Group {
 
     /// Waits until no process is in or below the group. The error names who is left.
     pub fn wait_empty(&self, deadline: Duration) -> Result<()> {
+        if self.is_empty_within(deadline)? {
+            return Ok(());
+        }
+        let who = self.describe_some()?;
+        Err(KernelError::new(Doing::WaitEmpty, self.path.as_str(), Errno::TIMEDOUT).with_detail(who))
+    }
+
+    /// Waits until no process is in or below the group; `false` where some are when the time is over.
+    pub fn is_empty_within(&self, deadline: Duration) -> Result<bool> {
         let started = Instant::now();
         let watch = match self.watch("cgroup.events") {
-            Err(e) if e.is_gone() => return Ok(()),
+            Err(e) if e.is_gone() => return Ok(true),
             other => other?,
         };
         loop {
             // Read through the very descriptor that is polled: one that was never read is ready at once, for ever.
             match read_record(watch.as_fd()) {
                 Ok(text) if Keyed::parse(&text).get("populated") == Some(1) => {}
-                Ok(_) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+                Ok(_) | Err(Errno::NOENT | Errno::NODEV) => return Ok(true),
                 Err(e) => return Err(KernelError::new(Doing::Read, self.file("cgroup.events"), e)),
             }
             let left = deadline.saturating_sub(started.elapsed());
             if left.is_zero() {
-                let mut left_over = self.thread_groups_below()?;
-                left_over.truncate(8);
-                let list: Vec<String> = left_over.iter().map(|p| super::process::describe(*p)).collect();
-                return Err(
-                    KernelError::new(Doing::WaitEmpty, self.path.as_str(), Errno::TIMEDOUT)
-                        .with_detail(list.join(", ")),
-                );
+                return Ok(false);
             }
             // The notification may be missed when it falls between the read and the poll: look again at least
             // every 100 ms.
             let pause = Timespec::try_from(left.min(Duration::from_millis(100))).unwrap_or_default();
             let _ = poll(&mut [PollFd::new(&watch, PollFlags::PRI)], Some(&pause));
         }
+    }
+
+    /// A few of the processes in and below the group, for people.
+    pub fn describe_some(&self) -> Result<String> {
+        let some = self.thread_groups_below()?.into_iter().take(8);
+        let list: Vec<String> = some.map(super::process::describe).collect();
+        Ok(list.join(", "))
+    }
+
+    /// How many tasks are in and below the group (`pids.current`), where that is counted. Cheaper than any list of them.
+    pub fn tasks(&self) -> Option<u64> {
+        self.get("pids.current").ok()??.parse().ok()
     }
 
     /// Every pid in and below the group.

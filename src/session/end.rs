@@ -55,7 +55,10 @@ pub fn group(
     };
     let stopped = how == How::Stop && ask_to_end(group, path, progress)?;
     if !stopped {
-        end.killed = group.processes_below()?.len();
+        end.killed = match how {
+            How::Kill => end.processes,
+            How::Stop => group.processes_below()?.len(),
+        };
         cgroupfs::kill_and_tell(group, KILL_DEADLINE, progress)?;
     }
     end.note = put_away(tree, group, path, name, registry)?;

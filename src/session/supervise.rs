@@ -12,7 +12,7 @@ use super::terminal::Terminal;
 use super::verdict::{self, Evidence, Exit, Oom};
 use crate::kernel::group::read_record;
 use crate::kernel::kmsg::OomLog;
-use crate::kernel::{Tree, process};
+use crate::kernel::{Group, Tree, process};
 use crate::path::GroupPath;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -241,13 +241,13 @@ impl Supervisor<'_> {
             return;
         };
         let whole_group = || group.get("memory.oom.group").ok().flatten().as_deref() == Some("1");
-        let mut empty = group.wait_empty(STRAGGLERS).is_ok();
+        let mut empty = self.settle(group, running.spawned.pid, known);
         if !empty && known.kills().unwrap_or(0) > 0 && whole_group() {
-            empty = group.wait_empty(GROUP_KILL_DEADLINE).is_ok();
+            empty = group.is_empty_within(GROUP_KILL_DEADLINE).unwrap_or(false);
         }
         if !empty && self.kill_left {
             ended.warnings.extend(end::left_over(group, path).err());
-            empty = group.wait_empty(Duration::ZERO).is_ok();
+            empty = group.is_empty_within(Duration::ZERO).unwrap_or(false);
         }
         self.reap(running.spawned.pid, known);
         let oomd = group.attribute("user.oomd_kill");
@@ -267,6 +267,25 @@ impl Supervisor<'_> {
                 .into_iter()
                 .map(|p| (p, process::comm(p).unwrap_or_default()))
                 .collect();
+        }
+    }
+
+    /// Waits for those who follow the command, or were killed with it: as long as they get fewer. Those who mean to stay
+    /// do not. Whether the group is empty then.
+    fn settle(&self, group: &Group, command: i32, known: &mut Known) -> bool {
+        let since = Instant::now();
+        let mut before = group.tasks();
+        loop {
+            if group.is_empty_within(STRAGGLERS).unwrap_or(false) {
+                return true;
+            }
+            // What has ended counts until it is waited for.
+            self.reap(command, known);
+            let now = group.tasks();
+            if now.is_none() || now >= before || since.elapsed() > GROUP_KILL_DEADLINE {
+                return false;
+            }
+            before = now;
         }
     }
 
