@@ -7,6 +7,7 @@ mod live;
 mod names;
 mod placement;
 mod priorities;
+mod selftests;
 mod signals;
 mod status;
 mod terminal;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use super::{say, take};
 
 /// This program again, with other words.
-fn again(words: &[&str]) -> Command {
+pub fn again(words: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(words);
     command
@@ -50,7 +50,8 @@ pub fn crowd(count: usize, mib: usize) {
     say("survived");
 }
 
-fn wait_ready(child: &mut Child) {
+/// Waits for a child's first line.
+pub fn wait_ready(child: &mut Child) {
     let mut byte = [0];
     let out = child.stdout.as_mut().expect("a pipe");
     while out.read_exact(&mut byte).is_ok() && byte[0] != b'\n' {}
@@ -81,6 +82,17 @@ pub fn storm() {
     for mut child in children {
         drop(child.stdin.take());
         let _ = child.wait();
+    }
+}
+
+/// A fork bomb: every process of it forks for ever.
+pub fn bomb() {
+    say("bomb");
+    loop {
+        // SAFETY: there is one thread, and both sides go on with this loop.
+        if unsafe { nix::unistd::fork() }.is_err() {
+            std::thread::yield_now();
+        }
     }
 }
 

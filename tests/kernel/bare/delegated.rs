@@ -61,7 +61,8 @@ impl Drop for Given {
     }
 }
 
-fn remove_tree(group: &str) {
+/// Removes a group and all below it, as far as they are empty.
+pub fn remove_tree(group: &str) {
     for child in children(group) {
         remove_tree(&format!("{group}/{child}"));
     }
