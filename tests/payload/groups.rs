@@ -11,7 +11,7 @@ use super::{say, take};
 pub fn own() -> String {
     let text = fs::read_to_string("/proc/self/cgroup").expect("/proc");
     let group = text.lines().find_map(|line| line.strip_prefix("0::"));
-    format!("/sys/fs/cgroup{}", group.expect("a group"))
+    format!("/sys/fs/cgroup{}", group.expect("a group").trim_end_matches('/'))
 }
 
 fn make(path: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! `payload WHAT ARGUMENTS…`; each function below says what one does.
 
+mod escape;
 mod facts;
 mod groups;
 mod measure;
@@ -23,6 +24,7 @@ fn main() {
         ["crowd", count, mib] => processes::crowd(number(count), number(mib)),
         ["bomb"] => processes::bomb(),
         ["chain", depth] => groups::chain(number(depth)),
+        ["escape"] => escape::try_everything(),
         ["deep"] => groups::deep(),
         ["family"] => groups::family(),
         ["spared"] => groups::spared(),
