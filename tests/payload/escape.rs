@@ -110,7 +110,8 @@ fn leave(own: &str, group: &str, file: &str) -> io::Result<()> {
     }
     write(&format!("{group}/{file}"), "0")?;
     let there = super::groups::own() == group;
-    write(&format!("{own}/cgroup.procs"), "0")?;
+    // Who got out need not be able to come back.
+    let _ = write(&format!("{own}/cgroup.procs"), "0");
     if there {
         Ok(())
     } else {
