@@ -5,6 +5,7 @@ mod cache;
 mod cargo;
 mod demo;
 mod distro;
+mod fuzz;
 mod glibc;
 mod guest;
 mod image;
@@ -15,6 +16,7 @@ mod packages;
 mod payload;
 mod qemu;
 mod say;
+mod seeds;
 mod shell;
 mod test;
 
@@ -38,6 +40,8 @@ enum Task {
     Images,
     /// Run all the tests: natively, and in guests of each kind.
     Test(test::Arguments),
+    /// Run the fuzz targets, each for a while
+    Fuzz(fuzz::Arguments),
     /// Show what cgmgr does on a machine with a real kernel.
     Demo(demo::Arguments),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Task::Guest(arguments) => shell::run(&arguments),
         Task::Images => images(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
     };
     result.unwrap_or_else(|error| {
