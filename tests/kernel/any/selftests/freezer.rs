@@ -38,8 +38,8 @@ fn cgfreezer_forkbomb() {
     let lab = Lab::new();
     let mut live = Live::start("bomb", &["--pids", "40"], &["bomb"]);
     live.hear("bomb");
-    let current = format!("{}/pids.current", live.group());
-    until("the bomb has gone off", || counter(&current, "") == 40);
+    let events = format!("{}/pids.events", live.group());
+    until("the bomb has gone off", || counter(&events, "max") > 100);
     freeze(&live);
     let before = (
         read(&format!("{}/cpu.stat", live.group())),
