@@ -440,7 +440,8 @@ fn promises(all: &mut Vec<Finding>, facts: &Facts) {
         say_fix(
             all,
             Level::Note,
-            "limits are bookkeeping for sessions of root, which could raise its own; they are a boundary for others",
+            "limits are bookkeeping for sessions of root, which could raise its own; they are a boundary for users who own \
+             no group above their session and run no systemd of their own (user@UID.service)",
             "`cgmgr run --user USER` for what must not get out",
         );
     } else {

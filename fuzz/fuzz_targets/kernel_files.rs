@@ -4,7 +4,8 @@
 use cgmgr::kernel::counters::{Keyed, parse_limit, parse_pressure};
 use cgmgr::kernel::kmsg::OomLog;
 use cgmgr::kernel::mounts::{own_group, parse_mountinfo, v1_controllers};
-use cgmgr::kernel::probe::parse_cpu_list;
+use cgmgr::kernel::probe::{parse_cpu_list, parse_kib};
+use cgmgr::kernel::process::{Stat, line_of};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -26,8 +27,20 @@ fuzz_target!(|text: &str| {
     for line in text.lines() {
         log.add(line);
     }
+    log.add_record(text.as_bytes());
     for victim in &log.victims {
         assert!(victim.anon <= victim.rss && !victim.comm.contains(char::is_control));
+    }
+    if let Some(stat) = Stat::parse(text) {
+        assert!(text.contains(stat.state) && !stat.state.is_whitespace());
+    }
+    for key in ["Tgid", "ShdPnd", "MemTotal"] {
+        let line = line_of(text, key);
+        assert!(line.is_none_or(|line| line.trim() == line && !line.contains('\n')));
+        assert!(
+            line.and_then(parse_kib)
+                .is_none_or(|bytes| bytes % 1024 == 0 || bytes == u64::MAX)
+        );
     }
     // A list repeats what it likes: a long one would only fill the memory.
     if text.len() < 256 {

@@ -2,7 +2,10 @@
 #![no_main]
 
 use cgmgr::host::Machine;
-use cgmgr::limits::{KNOBS, Kind, MEMORY_FLOOR, Max, Nice, Value};
+use cgmgr::limits::{
+    CoderEnv, CpuQuota, Declared, KNOBS, Kind, KnobId, MEMORY_FLOOR, Max, Nice, Priorities, Scalar, Size,
+    Value,
+};
 use libfuzzer_sys::fuzz_target;
 
 const MACHINE: Machine = Machine {
@@ -15,7 +18,16 @@ const MACHINE: Machine = Machine {
 };
 
 fuzz_target!(|text: &str| {
+    alone(text);
+    variables(text);
     for knob in KNOBS {
+        // As TOML's reader hands over what has a point in it: the same, or a mistake.
+        if let (Ok(float), Ok(value)) = (
+            knob.declare(Scalar::Float(text)),
+            knob.declare(Scalar::Text(text)),
+        ) {
+            assert_eq!(float, value, "{}: {text:?}", knob.key);
+        }
         let value = match knob.parse(text, &MACHINE) {
             Ok(value) => value,
             Err(error) => {
@@ -44,3 +56,34 @@ fuzz_target!(|text: &str| {
         }
     }
 });
+
+/// The types that read text by themselves.
+fn alone(text: &str) {
+    let size: Result<Size, _> = text.parse();
+    let knob = KnobId::MemorySwapMax.knob();
+    assert_eq!(size.map(Declared::Size), knob.declare(Scalar::Text(text)));
+    if let Ok(quota) = text.parse::<CpuQuota>() {
+        assert_eq!(quota.to_string().parse(), Ok(quota));
+        assert_eq!(CpuQuota::from_us(quota.quota_us()), Ok(quota));
+    }
+    assert!(KnobId::from_key(text).is_none_or(|id| id.knob().key == text));
+}
+
+/// What is in the environment for children's priorities.
+fn variables(text: &str) {
+    let (score, nice) = text.split_once('\n').unwrap_or((text, text));
+    let coder = CoderEnv {
+        prio_mgmt: Some(String::new()),
+        oom_score: Some(score.to_owned()),
+        nice_score: Some(nice.to_owned()),
+    };
+    let (priorities, warnings) = Priorities::derive(0, 0, None, None, &coder);
+    assert!((-1000..=1000).contains(&priorities.oom_score_adj) && (-20..=19).contains(&priorities.nice));
+    assert_eq!(
+        warnings.len(),
+        usize::from(!priorities.oom_given) + usize::from(!priorities.nice_given)
+    );
+    for warning in warnings {
+        assert!(!warning.contains(char::is_control), "{warning:?}");
+    }
+}

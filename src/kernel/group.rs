@@ -5,6 +5,7 @@
 
 use super::counters::Keyed;
 use super::error::{Doing, KernelError};
+use super::sys::Identity;
 use crate::path::GroupPath;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -441,6 +442,24 @@ impl Group {
         };
         value.truncate(size);
         String::from_utf8(value).ok()
+    }
+
+    /// Whether `user`, who is not root, may make groups here, move processes in or take controllers away.
+    pub fn writable_for(&self, user: &Identity) -> bool {
+        let his = |name: &str| {
+            fs::statat(&self.dir, name, AtFlags::empty()).is_ok_and(|file| {
+                let (owner, group) = (file.st_uid == user.uid, user.gid == file.st_gid);
+                let bit = match (owner, group || user.groups.contains(&file.st_gid)) {
+                    (true, _) => 0o200,
+                    (_, true) => 0o020,
+                    _ => 0o002,
+                };
+                file.st_mode & bit != 0
+            })
+        };
+        [".", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"]
+            .into_iter()
+            .any(his)
     }
 
     /// Whether this process may move processes in and make groups here.

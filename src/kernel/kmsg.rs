@@ -51,6 +51,15 @@ pub struct OomLog {
 }
 
 impl OomLog {
+    /// Adds a record as /dev/kmsg gives it: "priority,sequence,time,flags;message\n" and continuation lines
+    /// (Documentation/ABI/testing/dev-kmsg).
+    pub fn add_record(&mut self, record: &[u8]) {
+        let text = String::from_utf8_lossy(record);
+        if let Some((_, message)) = text.split_once(';') {
+            self.add(message.lines().next().unwrap_or(""));
+        }
+    }
+
     /// Adds one log message (without its prefix).
     pub fn add(&mut self, message: &str) {
         if let Some(mut victim) = parse_victim(message) {
@@ -153,13 +162,7 @@ impl KernelLog {
         loop {
             match rustix::io::read(self.fd.as_fd(), &mut record) {
                 Ok(0) => return,
-                Ok(n) => {
-                    let text = String::from_utf8_lossy(&record[..n]);
-                    // "priority,sequence,time,flags;message\n" and continuation lines (dev-kmsg in ABI docs).
-                    if let Some((_, message)) = text.split_once(';') {
-                        log.add(message.lines().next().unwrap_or(""));
-                    }
-                }
+                Ok(n) => log.add_record(&record[..n]),
                 // EPIPE: records were overwritten before they were read; the next read goes on behind the gap.
                 Err(Errno::INTR | Errno::PIPE) => {}
                 Err(_) => return,

@@ -27,20 +27,15 @@ pub fn host(explicit: Option<&GroupPath>) -> Host {
 pub fn machine() -> Machine {
     // Not sysinfo(2): in a container with lxcfs only this file says what the container has.
     let meminfo = process::read("/proc/meminfo").unwrap_or_default();
-    let kib = |key: &str| {
-        let line = meminfo
-            .lines()
-            .find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
+    let bytes = |key: &str| parse_kib(process::line_of(&meminfo, key)?);
     let number = |path: &str| {
         process::read(path)
             .ok()
             .and_then(|t| t.trim().parse::<u64>().ok())
     };
     Machine {
-        mem_total: kib("MemTotal").map_or(u64::MAX, |k| k * 1024),
-        swap_total: kib("SwapTotal").unwrap_or(0) * 1024,
+        mem_total: bytes("MemTotal").unwrap_or(u64::MAX),
+        swap_total: bytes("SwapTotal").unwrap_or(0),
         page_size: rustix::param::page_size() as u64,
         cpus: match online_cpus() {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
@@ -49,6 +44,12 @@ pub fn machine() -> Machine {
         pid_max: number("/proc/sys/kernel/pid_max").unwrap_or(4_194_304),
         threads_max: number("/proc/sys/kernel/threads-max").unwrap_or(4_194_304),
     }
+}
+
+/// The bytes of an amount in /proc/meminfo: `8388608 kB`.
+pub fn parse_kib(amount: &str) -> Option<u64> {
+    let kib: u64 = amount.strip_suffix(" kB")?.parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// CPUs online, whatever this process's own affinity or quota is.

@@ -60,15 +60,7 @@ pub fn own_nice() -> Result<i32, Errno> {
 
 /// The process's state, terminal and start (/proc/PID/stat). `None` where it is gone.
 pub fn stat(pid: i32) -> Option<Stat> {
-    let text = read(&format!("/proc/{pid}/stat")).ok()?;
-    // comm is in parentheses and may itself contain any of them: fields start after the last one.
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    Some(Stat {
-        state: fields.first()?.chars().next()?,
-        parent: fields.get(1)?.parse().ok()?,
-        has_terminal: *fields.get(4)? != "0",
-        start: fields.get(19)?.parse().ok()?,
-    })
+    Stat::parse(&read(&format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// What [`stat`] reads.
@@ -80,8 +72,33 @@ pub struct Stat {
     pub parent: i32,
     /// Whether it has a controlling terminal.
     pub has_terminal: bool,
+    /// Its flags (`PF_…`).
+    pub flags: u64,
     /// When it started, in clock ticks since boot.
     pub start: u64,
+}
+
+impl Stat {
+    /// Reads the text of a /proc/PID/stat (proc_pid_stat(5)).
+    pub fn parse(text: &str) -> Option<Self> {
+        // comm is in parentheses and may itself contain any of them: fields start after the last one.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            has_terminal: *fields.get(4)? != "0",
+            flags: fields.get(6)?.parse().ok()?,
+            start: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+/// The value of a line `key: value` of a /proc file, e.g. of /proc/PID/status or /proc/meminfo.
+pub fn line_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    Some(line.trim())
 }
 
 /// When the process started, in clock ticks since boot: with the pid it names one process, where a pid alone may be
@@ -93,8 +110,7 @@ pub fn start_time(pid: i32) -> Option<u64> {
 /// The process that a thread belongs to. `None` where the thread is gone.
 pub fn thread_group(thread: i32) -> Option<i32> {
     let status = read(&format!("/proc/{thread}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("Tgid:"))?;
-    line.trim().parse().ok()
+    line_of(&status, "Tgid")?.parse().ok()
 }
 
 /// Whether the process is stopped (SIGSTOP, Ctrl-Z) or held by a debugger.
@@ -134,16 +150,14 @@ pub fn signal(
 pub fn is_exiting(pid: i32) -> Option<bool> {
     const PF_EXITING: u64 = 0x4;
     const SIGKILL_BIT: u64 = 1 << 8;
-    let stat = read(&format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let stat = stat(pid)?;
     let status = read(&format!("/proc/{pid}/status")).ok()?;
-    let pending = status
-        .lines()
-        .find_map(|l| l.strip_prefix("ShdPnd:"))
-        .map(str::trim);
-    let pending = pending.and_then(|p| u64::from_str_radix(p, 16).ok()).unwrap_or(0);
-    let flags: u64 = fields.get(6)?.parse().ok()?;
-    Some(matches!(*fields.first()?, "Z" | "X") || flags & PF_EXITING != 0 || pending & SIGKILL_BIT != 0)
+    let pending = line_of(&status, "ShdPnd").and_then(|p| u64::from_str_radix(p, 16).ok());
+    Some(
+        matches!(stat.state, 'Z' | 'X')
+            || stat.flags & PF_EXITING != 0
+            || pending.unwrap_or(0) & SIGKILL_BIT != 0,
+    )
 }
 
 /// Pids of the process's children, by all its threads.

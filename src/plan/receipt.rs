@@ -227,9 +227,9 @@ fn in_group(setting: &Setting, base: &Base, file: &str, lacking: &[&str]) -> Out
 /// What the limits promise: with a payload that can write its own group they only keep books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
-    /// The payload cannot change its limits.
+    /// The payload cannot change its limits, nor leave them.
     Boundary,
-    /// The payload runs with rights over its own group.
+    /// The payload has rights over its own group or one above, or somebody who moves it for the asking.
     Bookkeeping,
     /// There is no group.
     None,
@@ -248,8 +248,8 @@ impl Promise {
     /// One sentence.
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Boundary => "boundary: the session cannot change its own limits",
-            Self::Bookkeeping => "bookkeeping: the session could raise its own limits",
+            Self::Boundary => "boundary: the session cannot change or leave its own limits",
+            Self::Bookkeeping => "bookkeeping: the session could raise or leave its own limits",
             Self::None => "none: there is no group to hold the limits",
         }
     }

@@ -174,7 +174,9 @@ fn put_away(
         }
         if started.elapsed() > PUT_AWAY {
             return Ok(Some(
-                "the cgmgr in charge of it has not removed its group yet (is it stopped?)".into(),
+                "the cgmgr in charge of it has not removed its group yet (is it stopped, or its command held by a \
+                 debugger?)"
+                    .into(),
             ));
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -13,6 +13,7 @@ pub mod linger;
 pub mod measure;
 pub mod place;
 mod prepare;
+mod promise;
 pub mod registry;
 pub mod selftest;
 pub mod signals;

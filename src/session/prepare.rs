@@ -5,6 +5,7 @@ use super::command;
 use super::failure::{FailureKind, LaunchError};
 use super::launch::Request;
 use super::place::Place;
+use super::promise;
 use super::registry::Lock;
 use crate::backend::cgroupfs::Cgroupfs;
 use crate::host::Base;
@@ -175,11 +176,8 @@ fn in_group<'a>(
         );
     }
     let group = fs.take(&path)?;
-    let promise = if uid != 0 && place.host.euid == 0 {
-        Promise::Boundary
-    } else {
-        Promise::Bookkeeping
-    };
+    let user = request.user.as_ref().map(|user| &user.identity);
+    let promise = promise::of(tree, &path, user, place.host.euid);
     Ok(Prepared {
         name,
         lock: Some(lock),

@@ -77,6 +77,18 @@ pub struct Record {
     pub unconfined: Vec<String>,
 }
 
+impl Record {
+    /// The record's file.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The record in a file's text, if it is one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
 impl Registry {
     /// The registry `scope` (a base's cgroup id, or `process`) in the caller's runtime directory.
     pub fn open(scope: &str) -> io::Result<Self> {
@@ -198,13 +210,13 @@ impl Registry {
         let path = self.record_path(name);
         let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
         let mut file = File::create(&temporary)?;
-        file.write_all(serde_json::to_string(record).unwrap_or_default().as_bytes())?;
+        file.write_all(record.to_text().as_bytes())?;
         std::fs::rename(&temporary, path)
     }
 
     /// A session's record, if there is one.
     pub fn read(&self, name: &SessionName) -> Option<Record> {
-        serde_json::from_str(&std::fs::read_to_string(self.record_path(name)).ok()?).ok()
+        Record::from_text(&std::fs::read_to_string(self.record_path(name)).ok()?)
     }
 
     /// Forgets a session's record.

@@ -4,6 +4,7 @@
 mod kernel_files;
 mod names;
 mod plans;
+mod records;
 mod role_files;
 mod values;
 

@@ -1,12 +1,14 @@
 //! True of every machine with cgroup v2.
 
 mod after;
+mod boundary;
 mod input;
 mod limits;
 mod live;
 mod names;
 mod placement;
 mod priorities;
+mod selftests;
 mod signals;
 mod status;
 mod terminal;

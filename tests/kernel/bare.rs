@@ -3,6 +3,7 @@
 mod apply;
 mod converge;
 mod delegated;
+mod selftests;
 
 use std::path::Path;
 use std::process::Command;

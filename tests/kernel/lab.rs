@@ -42,6 +42,23 @@ pub fn write(path: &str, text: &str) {
     }
 }
 
+/// A number in a file: behind a key at the begin of a line, or alone in it for no key.
+#[track_caller]
+pub fn counter(path: &str, key: &str) -> u64 {
+    let text = read(path);
+    let line = text.lines().find_map(|line| match key {
+        "" => Some(line),
+        key => line.strip_prefix(key)?.strip_prefix(' '),
+    });
+    let value = line.and_then(|value| value.parse().ok());
+    value.unwrap_or_else(|| panic!("no number `{key}` in {path}: {text}"))
+}
+
+/// Whether two numbers differ by no more than so many percent of their sum: `values_close` of the kernel's selftests.
+pub fn close(one: u64, other: u64, percent: u64) -> bool {
+    one.abs_diff(other) <= (one + other) / 100 * percent
+}
+
 /// The type and the options of the file system mounted at `path`.
 pub fn mounted(path: &str) -> Option<(String, String)> {
     let table = read("/proc/self/mounts");

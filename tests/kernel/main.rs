@@ -6,6 +6,7 @@
 mod any;
 mod bare;
 mod cgmgr;
+mod escape;
 mod first_fork;
 mod hybrid;
 mod lab;

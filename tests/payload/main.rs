@@ -2,8 +2,12 @@
 //!
 //! `payload WHAT ARGUMENTS…`; each function below says what one does.
 
+mod escape;
 mod facts;
+mod groups;
+mod measure;
 mod processes;
+mod rights;
 mod signals;
 
 use std::io::{Read, Write};
@@ -18,6 +22,16 @@ fn main() {
         ["hog", mib] => hog(number(mib)),
         ["grandchild", mib] => processes::grandchild(number(mib)),
         ["crowd", count, mib] => processes::crowd(number(count), number(mib)),
+        ["bomb"] => processes::bomb(),
+        ["chain", depth] => groups::chain(number(depth)),
+        ["escape"] => escape::try_everything(),
+        ["deep"] => groups::deep(),
+        ["family"] => groups::family(),
+        ["spared"] => groups::spared(),
+        ["cache", mib, path] => measure::cache(number(mib), path),
+        ["burn", threads, seconds] => measure::burn(number(threads), number(seconds) as u64),
+        ["lesser", how, procs] => rights::lesser(how, procs),
+        ["trace", pid] => rights::trace(number(pid) as i32),
         ["headless"] => processes::headless(),
         ["storm"] => processes::storm(),
         ["count", signal] => signals::count(signal),

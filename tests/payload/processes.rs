@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use super::{say, take};
 
 /// This program again, with other words.
-fn again(words: &[&str]) -> Command {
+pub fn again(words: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(words);
     command
@@ -50,7 +50,8 @@ pub fn crowd(count: usize, mib: usize) {
     say("survived");
 }
 
-fn wait_ready(child: &mut Child) {
+/// Waits for a child's first line.
+pub fn wait_ready(child: &mut Child) {
     let mut byte = [0];
     let out = child.stdout.as_mut().expect("a pipe");
     while out.read_exact(&mut byte).is_ok() && byte[0] != b'\n' {}
@@ -81,6 +82,30 @@ pub fn storm() {
     for mut child in children {
         drop(child.stdin.take());
         let _ = child.wait();
+    }
+}
+
+/// A fork bomb: every process of it forks for ever, and but for the first each ends when it has been refused a few times,
+/// which lets the others fork: no list of them is true for long.
+pub fn bomb() {
+    // Nobody has to wait for the ended ones: their places are free at once.
+    // SAFETY: there is no handler.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
+        .expect("a disposition");
+    say("bomb");
+    let first = std::process::id();
+    let mut refused = 0;
+    loop {
+        // SAFETY: there is one thread, and both sides go on with this loop.
+        match unsafe { nix::unistd::fork() } {
+            Ok(nix::unistd::ForkResult::Parent { .. }) => {}
+            Ok(nix::unistd::ForkResult::Child) => refused = 0,
+            Err(_) if refused > 10 && std::process::id() != first => std::process::exit(0),
+            Err(_) => {
+                refused += 1;
+                std::thread::yield_now();
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod cache;
 mod cargo;
 mod demo;
 mod distro;
+mod fuzz;
 mod glibc;
 mod guest;
 mod image;
@@ -16,6 +17,7 @@ mod packages;
 mod payload;
 mod qemu;
 mod say;
+mod seeds;
 mod shell;
 mod test;
 
@@ -39,6 +41,8 @@ enum Task {
     Images,
     /// Run all the tests: natively, and in guests of each kind.
     Test(test::Arguments),
+    /// Run the fuzz targets, each for a while
+    Fuzz(fuzz::Arguments),
     /// Show what cgmgr does on a machine with a real kernel.
     Demo(demo::Arguments),
     /// Measure cgmgr beside its peers and the bare floor.
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Task::Guest(arguments) => shell::run(&arguments),
         Task::Images => images(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };

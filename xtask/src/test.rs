@@ -11,12 +11,12 @@ use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::libtest::Tally;
 use crate::payload::Payload;
-use crate::{cargo, demo, glibc, image, say, shell};
+use crate::{cargo, demo, fuzz, glibc, image, say, shell};
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Run the tests marked as ignored too: the ones that take long
+    /// Run the long campaigns in full, the tests marked as ignored, and the fuzz targets
     #[arg(long)]
     full: bool,
     /// Run the kernel tests on this machine instead of in guests; needs root and cgroup v2
@@ -58,6 +58,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             total.failed += 1;
         }
     }
+    if arguments.full && arguments.filter.is_none() {
+        total += fuzzed();
+    }
     if total.ran() == 0 {
         say::say("no test was run");
         total.failed += 1;
@@ -68,6 +71,30 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// A campaign of each fuzz target, counted as one test each.
+fn fuzzed() -> Tally {
+    let mut tally = Tally::default();
+    let campaigns = || -> Result<Vec<bool>> {
+        let folder = fuzz::build()?;
+        let targets = fuzz::targets()?;
+        targets
+            .iter()
+            .map(|target| fuzz::campaign(&folder, target, fuzz::SECONDS))
+            .collect()
+    };
+    match campaigns() {
+        Ok(results) => {
+            tally.passed = results.iter().filter(|clean| **clean).count() as u32;
+            tally.failed = results.len() as u32 - tally.passed;
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            tally.failed = 1;
+        }
+    }
+    tally
 }
 
 /// What the kernel tests need, built.

@@ -4,7 +4,8 @@
 use cgmgr::kernel::counters::{Keyed, parse_limit, parse_pressure};
 use cgmgr::kernel::kmsg::{Incident, OomLog, Victim};
 use cgmgr::kernel::mounts::{CgroupMount, MountKind, own_group, parse_mountinfo, v1_controllers};
-use cgmgr::kernel::probe::parse_cpu_list;
+use cgmgr::kernel::probe::{parse_cpu_list, parse_kib};
+use cgmgr::kernel::process::{Stat, line_of};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -143,6 +144,9 @@ proptest! {
         for victim in &log.victims {
             prop_assert!(victim.anon <= victim.rss && !victim.comm.contains(char::is_control));
         }
+        log.add_record(text.as_bytes());
+        Stat::parse(&text);
+        line_of(&text, "max").and_then(parse_kib);
         let cpus = parse_cpu_list(&text);
         prop_assert!(cpus.iter().all(|cpu| *cpu < 65_536));
     }
@@ -226,6 +230,36 @@ proptest! {
             with_group: None,
         };
         prop_assert_eq!(log.victims, [victim]);
+    }
+
+    #[test]
+    fn a_record_is_its_message(pid in 1i32.., comm in chosen(15), prefix in "[0-9]{1,3},[0-9]{1,9},[0-9]{1,9},-(,caller=T1)?",
+        more in proptest::collection::vec("[A-Z]{1,9}=[a-z:0-9;]{1,9}", 0..3)) {
+        let message = format!("Memory cgroup out of memory: Killed process {pid} ({comm}) total-vm:9kB, anon-rss:4kB");
+        let mut plain = OomLog::default();
+        plain.add(message.lines().next().unwrap_or(""));
+        let mut record = OomLog::default();
+        let continued: String = more.iter().map(|line| format!(" {line}\n")).collect();
+        record.add_record(format!("{prefix};{message}\n{continued}").as_bytes());
+        prop_assert_eq!(record, plain);
+    }
+
+    #[test]
+    fn a_stat_is_read_as_written(pid in 1i32.., comm in chosen(15), state in select(vec!['R', 'S', 'D', 'T', 't', 'Z', 'X']),
+        parent: i32, tty: i32, flags in magnitude(), start in magnitude()) {
+        // A name may have everything that the text has, a whole stat included.
+        let text = format!("{pid} ({comm}) {state} {parent} 1 1 {tty} -1 {flags} 0 0 0 0 2 1 0 0 25 5 1 0 {start} 26 40\n");
+        let stat = Stat { state, parent, has_terminal: tty != 0, flags, start };
+        prop_assert_eq!(Stat::parse(&text), Some(stat));
+    }
+
+    #[test]
+    fn lines_and_amounts_are_read_as_written(before in "[A-Z][a-z]{1,9}", kib in magnitude()) {
+        prop_assume!(before != "MemTotal");
+        let text = format!("{before}:\t1 kB\nMemTotal:  {kib} kB\nMemTotalAndMore: 3 kB\n");
+        let bytes = line_of(&text, "MemTotal").and_then(parse_kib);
+        prop_assert_eq!(bytes, Some(kib.saturating_mul(1024)));
+        prop_assert_eq!(line_of(&text, "Mem"), None);
     }
 
     #[test]

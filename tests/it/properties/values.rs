@@ -2,8 +2,8 @@
 
 use cgmgr::host::Machine;
 use cgmgr::limits::{
-    Admission, Bytes, CpuQuota, ErrorKind, KNOBS, Kind, Knob, KnobId, MEMORY_FLOOR, Max, Nice, OomScoreAdj,
-    Scalar, Value, Weight,
+    Admission, Bytes, CpuQuota, Declared, ErrorKind, KNOBS, Kind, Knob, KnobId, MEMORY_FLOOR, Max, Nice,
+    OomScoreAdj, Scalar, Size, Value, Weight,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -242,6 +242,30 @@ proptest! {
         } else {
             prop_assert!(quota.is_err(), "{}", fraction);
         }
+    }
+
+    #[test]
+    fn a_type_reads_alone_what_its_knob_reads(text in prop_oneof![odd_text(), "[0-9]{1,9}(\\.[0-9]{1,4})?[ ]?[kKmMgG]?[iI]?[bB]?%?"],
+        quota in (100u64..TOO_MANY_STEPS).prop_map(|steps| steps * 10)) {
+        let size = text.parse::<Size>().map(Declared::Size);
+        prop_assert_eq!(size, KnobId::MemorySwapMax.knob().declare(Scalar::Text(&text)));
+        let quota = CpuQuota::from_us(quota).expect("in range");
+        prop_assert_eq!(quota.to_string().parse(), Ok(quota));
+        let cpus = CpuQuota::parse(&text).map(Declared::Cpu);
+        prop_assert_eq!(cpus, KnobId::Cpus.knob().declare(Scalar::Text(&text)));
+    }
+
+    #[test]
+    fn a_number_with_a_point_is_the_same_without_quotes(knob in any_knob(), text in "-?[0-9]{1,6}\\.[0-9]{1,6}(e[0-9])?") {
+        if let (Ok(number), Ok(quoted)) = (knob.declare(Scalar::Float(&text)), knob.declare(Scalar::Text(&text))) {
+            prop_assert_eq!(number, quoted, "{}: {}", knob.key, text);
+        }
+    }
+
+    #[test]
+    fn a_knob_is_found_by_its_key_and_nothing_else(knob in any_knob(), other in odd_text()) {
+        prop_assert_eq!(KnobId::from_key(knob.key), Some(knob.id));
+        prop_assert_eq!(KnobId::from_key(&other).map(|id| id.knob().key), KNOBS.iter().map(|k| k.key).find(|key| *key == other));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 
 use crate::cgmgr::{finish, payload};
+use crate::escape::{attempts, told_once};
 use crate::lab::{Lab, MOUNT, children, examples, must, read, write};
 use crate::people::coder;
 use crate::readback::{compare, knobs, of_session};
@@ -61,7 +62,8 @@ impl Drop for Given {
     }
 }
 
-fn remove_tree(group: &str) {
+/// Removes a group and all below it, as far as they are empty.
+pub fn remove_tree(group: &str) {
     for child in children(group) {
         remove_tree(&format!("{group}/{child}"));
     }
@@ -123,6 +125,39 @@ fn a_user_in_his_own_subtree_runs_sessions_without_root() {
     assert_eq!(told["placed_by"], "clone3");
     // He owns the files and could raise his own limits: no boundary.
     assert_eq!(told["promise"], "bookkeeping");
+    drop(given);
+    drop(lab);
+}
+
+#[test]
+fn in_a_users_own_subtree_he_gets_out_and_no_boundary_is_promised() {
+    let lab = Lab::new();
+    let given = Given::new();
+    let report = lab.path("report");
+    // Root starts it for him, and the session's group is root's; but what is above it is his.
+    let options = [
+        "--cgroup-root",
+        "/given",
+        "--user",
+        "coder",
+        "--name",
+        "mine",
+        "--memory-max",
+        "80MiB",
+        "--report",
+        &report,
+    ];
+    let done = crate::cgmgr::run_payload(&options, &["escape"]).expect(0);
+    let tried = attempts(&done);
+    let out: Vec<&str> = tried
+        .iter()
+        .filter(|a| a.done && a.class == "move")
+        .map(|a| a.what.as_str())
+        .collect();
+    let agent = format!("{BASE}/agent/cgroup.procs");
+    assert!(out.contains(&agent.as_str()), "{}", told_once(&done));
+    assert_eq!(crate::cgmgr::report(&report)["promise"], "bookkeeping", "{out:?}");
+    finish(&mut crate::cgmgr::command(["down", "--cgroup-root", "/given"])).expect(0);
     drop(given);
     drop(lab);
 }

@@ -1,0 +1,25 @@
+//! What is kept of a session: its mark on a group, which a user may have written where the group is his, and its record.
+//! What is read is written as something that is read as the same.
+#![no_main]
+
+use cgmgr::plan::identity::Identity;
+use cgmgr::session::registry::Record;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Some(identity) = Identity::from_text(text) {
+        assert_eq!(Identity::from_text(&identity.to_text()), Some(identity));
+    }
+    if let Some(record) = Record::from_text(text) {
+        assert_eq!(Record::from_text(&record.to_text()), Some(record));
+    }
+    let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    let kept = Identity::cut_command(&words);
+    assert!(kept.iter().map(String::len).sum::<usize>() <= 1024 + '…'.len_utf8());
+    let mark = Identity {
+        role: Some(text.to_owned()),
+        command: words,
+        ..Identity::default()
+    };
+    assert_eq!(Identity::from_text(&mark.to_text()), Some(mark));
+});
