@@ -1,6 +1,7 @@
 //! True of every machine with cgroup v2.
 
 mod after;
+mod fates;
 mod input;
 mod limits;
 mod live;
