@@ -387,7 +387,7 @@ impl<'a> Cgroupfs<'a> {
                     return Ok(());
                 };
                 match self.tree.find(path)? {
-                    Some(group) if !group.populated()? => Some(held),
+                    Some(group) if !group.populated()? && !survey::is_foreign(&group)? => Some(held),
                     _ => return Ok(()),
                 }
             }

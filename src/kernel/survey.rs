@@ -88,6 +88,12 @@ pub fn identity(group: &Group) -> Option<Identity> {
     Identity::from_text(&group.marked(Identity::KEY)?)
 }
 
+/// Whether a group that is named like a session's is somebody else's. cgmgr marks a group before it puts anything into
+/// it: one without the mark is debris of a killed cgmgr only as long as nothing is in it.
+pub fn is_foreign(group: &Group) -> Result<bool, KernelError> {
+    Ok(identity(group).is_none() && (group.populated()? || !group.children()?.is_empty()))
+}
+
 /// Whether the cgmgr process that made a session lives. It may keep its locks in another user's runtime directory.
 pub fn maker_lives(identity: &Identity) -> bool {
     let stat = process::stat(identity.supervisor);
