@@ -211,6 +211,7 @@ fn ready_parent(
             return Ok(parent);
         }
     }
+    let _alone = place.alone()?;
     let found = survey::survey(tree, base, &|name| place.registry.is_attended(name))?;
     let wanted = apply::Wanted {
         role: "",
