@@ -1,16 +1,19 @@
 //! True of every machine with cgroup v2.
 
 mod after;
+mod exhausted;
 mod fates;
 mod input;
 mod limits;
 mod live;
 mod names;
+mod obstacles;
 mod placement;
 mod priorities;
 mod signals;
 mod status;
 mod terminal;
+mod together;
 mod verdict;
 
 use crate::lab::{mounted, read, variable};
