@@ -9,8 +9,10 @@ use super::fates::{read_witness, say};
 use crate::cgmgr::{Done, Live, cgmgr, report, run_payload};
 use crate::lab::{Lab, full, session_groups};
 
-/// More than any guest has, in MiB.
-const MORE_THAN_THERE_IS: &str = "6000";
+/// What one session leaves to all others, in MiB: to fill the rest each time would take long.
+const LEFT: u64 = 400;
+/// More than that.
+const MORE_THAN_THERE_IS: &str = "1200";
 
 /// These tests' own score, put back at the end.
 struct Unkillable(String);
@@ -29,15 +31,12 @@ impl Drop for Unkillable {
     }
 }
 
-/// A machine whose sessions have no ceiling. What is used of it by then is all that keeps it from running out.
-fn without_ceiling() -> (Lab, Unkillable) {
-    let lab = Lab::new();
-    let role = lab.file(
-        "open.role.toml",
-        "[workloads]\nmemory_high = \"max\"\nmemory_max = \"max\"\n",
-    );
-    cgmgr(&["apply", &role]).expect(0);
-    (lab, Unkillable::now())
+/// What the kernel could still give, in MiB.
+fn available() -> u64 {
+    let info = crate::lab::read("/proc/meminfo");
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.expect("a number") / 1024
 }
 
 /// The verdict says that the machine ran out of memory, blames no limit, and names nobody else than this one.
@@ -47,7 +46,7 @@ fn global(told: &Value, done: &Done, witness: Option<(i64, String)>) {
     assert_eq!(oom["level"], "global", "{told:#}\n{done:#?}");
     assert!(oom["limit"].is_null() && oom["group"].is_null(), "{oom:#}");
     done.says("the machine ran out of memory")
-        .says_nothing_of("memory_max");
+        .says_nothing_of(" reached");
     let victim = &oom["victim"];
     if victim.is_null() {
         return say("a victim of the whole machine is unknown");
@@ -61,98 +60,106 @@ fn global(told: &Value, done: &Done, witness: Option<(i64, String)>) {
 }
 
 #[test]
-fn a_session_without_limit_that_takes_all_memory() {
-    let (lab, unkillable) = without_ceiling();
+fn whoever_dies_of_the_machines_memory_is_told_so_and_no_limit_is_blamed() {
+    let lab = Lab::new();
+    let role = lab.file(
+        "open.role.toml",
+        "[workloads]\nmemory_high = \"max\"\nmemory_max = \"max\"\n",
+    );
+    cgmgr(&["apply", &role]).expect(0);
+    let unkillable = Unkillable::now();
+    let filling = available().saturating_sub(LEFT) as usize;
+    let filled = Live::hold("filling", &["--oom-score-adj", "-1000"], filling);
     for round in 0..if full() { 10 } else { 1 } {
-        let (file, witness) = (lab.path("report"), lab.path(&format!("witness-{round}")));
-        let options = ["--name", "hog", "--oom-score-adj", "1000", "--report", &file];
-        let words = ["witness", &witness, "hog", MORE_THAN_THERE_IS];
-        let done = run_payload(&options, &words).expect(137);
-        let told = report(&file);
-        global(&told, &done, read_witness(&witness));
-        let oom = &told["oom"];
-        assert_eq!(
-            (&oom["kills"], &oom["took_command"]),
-            (&1.into(), &true.into()),
-            "{oom:#}"
-        );
-        done.says("hog was OOM-killed");
-        assert_eq!(session_groups(), [""; 0]);
+        let path = |what: &str| lab.path(&format!("{what}-{round}"));
+        without_limit(&path("report"), &path("alone"));
+        far_below_its_own_limit(&path);
+        a_grandchild(&path("report"), &path("grandchild"));
+        a_whole_group(&path("report"), &path("group"));
+        say(&format!(
+            "round {round}: five sessions that died of the machine's memory"
+        ));
     }
+    filled.end().expect(0).says_nothing_of("OOM");
+    assert_eq!(session_groups(), [""; 0]);
     drop(unkillable);
 }
 
-#[test]
-fn a_session_far_below_its_own_limit_that_dies_for_another_one() {
-    let (lab, unkillable) = without_ceiling();
-    for round in 0..if full() { 10 } else { 1 } {
-        let path = |what: &str| lab.path(&format!("{what}-{round}"));
-        let bystander = Live::hold(
-            "bystander",
-            &["--oom-score-adj", "-1000", "--memory-max", "64MiB"],
-            16,
-        );
-        let (poor_report, poor) = (path("poor-report"), path("poor"));
-        let limited = [
-            "--memory-max",
-            "256MiB",
-            "--oom-score-adj",
-            "1000",
-            "--report",
-            &poor_report,
-        ];
-        let mut limited = Live::start("poor", &limited, &["witness", &poor, "hold", "32"]);
-        limited.hear("ready ");
-        let (file, witness) = (path("report"), path("witness"));
-        let options = ["--name", "rich", "--oom-score-adj", "0", "--report", &file];
-        let done = run_payload(&options, &["witness", &witness, "hog", MORE_THAN_THERE_IS]).expect(137);
-        global(&report(&file), &done, read_witness(&witness));
-        let done = limited.wait().expect(137);
-        global(&report(&poor_report), &done, read_witness(&poor));
-        done.says("poor was OOM-killed");
-        bystander.end().expect(0).says_nothing_of("OOM");
-    }
-    drop(unkillable);
+fn without_limit(file: &str, witness: &str) {
+    let options = ["--name", "hog", "--oom-score-adj", "1000", "--report", file];
+    let done = run_payload(&options, &["witness", witness, "hog", MORE_THAN_THERE_IS]).expect(137);
+    let told = report(file);
+    global(&told, &done, read_witness(witness));
+    let oom = &told["oom"];
+    assert_eq!(
+        (&oom["kills"], &oom["took_command"]),
+        (&1.into(), &true.into()),
+        "{oom:#}"
+    );
+    done.says("hog was OOM-killed");
 }
 
-#[test]
-fn a_grandchild_and_a_whole_group() {
-    let (lab, unkillable) = without_ceiling();
-    for round in 0..if full() { 5 } else { 1 } {
-        let path = |what: &str| lab.path(&format!("{what}-{round}"));
-        let (file, witness) = (path("report"), path("witness"));
-        let options = ["--name", "kin", "--oom-score-adj", "1000", "--report", &file];
-        let words = ["parent", "5", "witness", &witness, "hog", MORE_THAN_THERE_IS];
-        let done = run_payload(&options, &words).expect(5);
-        let told = report(&file);
-        global(&told, &done, read_witness(&witness));
-        let oom = &told["oom"];
-        assert_eq!(
-            (&oom["kills"], &oom["took_command"]),
-            (&1.into(), &false.into()),
-            "{oom:#}"
-        );
-        done.says_nothing_of("kin was OOM-killed");
+/// One that uses little of what it may is taken first, for another one that takes all there is.
+fn far_below_its_own_limit(path: &dyn Fn(&str) -> String) {
+    let bystander = Live::hold(
+        "bystander",
+        &["--oom-score-adj", "-1000", "--memory-max", "64MiB"],
+        16,
+    );
+    let (poor_report, poor) = (path("poor-report"), path("poor"));
+    let limited = [
+        "--memory-max",
+        "256MiB",
+        "--oom-score-adj",
+        "1000",
+        "--report",
+        &poor_report,
+    ];
+    let mut limited = Live::start("poor", &limited, &["witness", &poor, "hold", "32"]);
+    limited.hear("ready ");
+    let (file, witness) = (path("report"), path("rich"));
+    let options = ["--name", "rich", "--oom-score-adj", "0", "--report", &file];
+    let done = run_payload(&options, &["witness", &witness, "hog", MORE_THAN_THERE_IS]).expect(137);
+    global(&report(&file), &done, read_witness(&witness));
+    let done = limited.wait().expect(137);
+    global(&report(&poor_report), &done, read_witness(&poor));
+    done.says("poor was OOM-killed");
+    bystander.end().expect(0).says_nothing_of("OOM");
+}
 
-        let options = [
-            "--name",
-            "all",
-            "--oom-group",
-            "--oom-score-adj",
-            "1000",
-            "--report",
-            &file,
-        ];
-        let done = run_payload(&options, &["witness", &witness, "crowd", "3", "4"]).expect(137);
-        let told = report(&file);
-        global(&told, &done, read_witness(&witness));
-        let oom = &told["oom"];
-        assert_eq!(
-            (&oom["kills"], &oom["whole_group"]),
-            (&3.into(), &true.into()),
-            "{oom:#}"
-        );
-        done.says("The kernel killed the whole group, 3 processes.");
-    }
-    drop(unkillable);
+fn a_grandchild(file: &str, witness: &str) {
+    let options = ["--name", "kin", "--oom-score-adj", "1000", "--report", file];
+    let words = ["parent", "5", "witness", witness, "hog", MORE_THAN_THERE_IS];
+    let done = run_payload(&options, &words).expect(5);
+    let told = report(file);
+    global(&told, &done, read_witness(witness));
+    let oom = &told["oom"];
+    assert_eq!(
+        (&oom["kills"], &oom["took_command"]),
+        (&1.into(), &false.into()),
+        "{oom:#}"
+    );
+    done.says_nothing_of("kin was OOM-killed");
+}
+
+fn a_whole_group(file: &str, witness: &str) {
+    let options = [
+        "--name",
+        "all",
+        "--oom-group",
+        "--oom-score-adj",
+        "1000",
+        "--report",
+        file,
+    ];
+    let done = run_payload(&options, &["witness", witness, "crowd", "3", "4"]).expect(137);
+    let told = report(file);
+    global(&told, &done, read_witness(witness));
+    let oom = &told["oom"];
+    assert_eq!(
+        (&oom["kills"], &oom["whole_group"]),
+        (&3.into(), &true.into()),
+        "{oom:#}"
+    );
+    done.says("The kernel killed the whole group, 3 processes.");
 }
