@@ -33,6 +33,10 @@ fn act(words: &[&str]) {
             witness(file);
             act(words);
         }
+        ["later", words @ ..] => {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            act(words);
+        }
         ["parent", status, words @ ..] => processes::parent(number(status), words),
         _ => {
             eprintln!("payload: unknown words {words:?}");

@@ -29,6 +29,8 @@ const ABOVE_REACH: &str = "430MiB";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     OwnLimit,
+    /// The ceiling is hit by another one while this one lives.
+    OwnLimitPastCeiling,
     Ceiling,
     CeilingAsGroup,
     Group,
@@ -43,8 +45,9 @@ enum Fate {
 use Fate::*;
 
 /// How many of each there are among a hundred.
-const OF_A_HUNDRED: [(Fate, usize); 10] = [
-    (OwnLimit, 20),
+const OF_A_HUNDRED: [(Fate, usize); 11] = [
+    (OwnLimit, 16),
+    (OwnLimitPastCeiling, 4),
     (Ceiling, 10),
     (CeilingAsGroup, 4),
     (Group, 10),
@@ -79,6 +82,7 @@ impl Fate {
         let parent = format!("{witness}-parent");
         let words: &[&str] = match self {
             OwnLimit => &["hog", "32"],
+            OwnLimitPastCeiling => &["later", "hog", "32"],
             Ceiling => &["hog", "1000"],
             CeilingAsGroup => &["crowd", "2", "2"],
             Group => &["crowd", "3", "2"],
@@ -105,7 +109,8 @@ impl Fate {
     /// The level whose limit is hit; `None` where nothing is OOM-killed.
     fn level(self) -> Option<&'static str> {
         match self {
-            OwnLimit | Group | GrandchildThenEnd | GrandchildThenOn | GrandchildThenKilled => Some("session"),
+            OwnLimit | OwnLimitPastCeiling | Group => Some("session"),
+            GrandchildThenEnd | GrandchildThenOn | GrandchildThenKilled => Some("session"),
             Ceiling | CeilingAsGroup => Some("ceiling"),
             KilledBySomebody | Exit137 | Exit0 => None,
         }
@@ -124,7 +129,10 @@ impl Fate {
     }
 
     fn takes_command(self) -> bool {
-        matches!(self, OwnLimit | Ceiling | Group | CeilingAsGroup)
+        matches!(
+            self,
+            OwnLimit | OwnLimitPastCeiling | Ceiling | Group | CeilingAsGroup
+        )
     }
 }
 
@@ -183,6 +191,15 @@ fn live_through(fate: Fate, name: &str, lab: &Lab) -> Result<Told, String> {
     match fate {
         KilledBySomebody => kill(seen(&witness)?.0)?,
         GrandchildThenOn => told_to_go_on()?,
+        OwnLimitPastCeiling => {
+            seen(&witness)?;
+            let other = format!("{name}-other");
+            let told = live_through(Ceiling, &other, lab)?;
+            let wrong = untrue(Ceiling, &other, &told);
+            if !wrong.is_empty() {
+                return Err(format!("{other}: {wrong:?}\n{:#}", told.report["oom"]));
+            }
+        }
         GrandchildThenKilled => {
             told_to_go_on()?;
             kill(seen(&format!("{witness}-parent"))?.0)?;
