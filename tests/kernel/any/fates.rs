@@ -343,7 +343,7 @@ fn every_fate_of_a_stream_of_sessions_is_told_truly() {
                     let Some(fate) = fates.get(number).copied() else {
                         return;
                     };
-                    if number % 100 == 99 {
+                    if number % 50 == 49 {
                         say(&format!("{} of {} sessions begun", number + 1, fates.len()));
                     }
                     let name = format!("f{number}");

@@ -51,7 +51,7 @@ fn two_applies_of_one_role_at_once_both_succeed() {
         "r.role.toml",
         "[agent]\nmemory_low = \"32 MiB\"\n[workloads]\nmemory_max = \"700 MiB\"\npids = 3000\n",
     );
-    for round in 0..if full() { 50 } else { 5 } {
+    for round in 0..if full() { 30 } else { 3 } {
         for done in at_once(2, |_| cgmgr(&["apply", &role])) {
             assert_eq!(done.status, 0, "round {round}: {done:#?}");
         }
@@ -71,7 +71,7 @@ fn two_applies_of_different_roles_at_once_end_as_one_of_them() {
         lab.file(&format!("{name}.role.toml"), &text)
     };
     let roles = [role("a", 7), role("b", 8)];
-    for round in 0..if full() { 50 } else { 5 } {
+    for round in 0..if full() { 30 } else { 3 } {
         let done = at_once(2, |n| cgmgr(&["apply", &roles[n]]));
         done.iter().filter(|d| d.status != 0).for_each(clear);
         let succeeded: Vec<bool> = done.iter().map(|d| d.status == 0).collect();
