@@ -10,6 +10,7 @@ mod names;
 mod obstacles;
 mod placement;
 mod priorities;
+mod removed;
 mod signals;
 mod status;
 mod terminal;

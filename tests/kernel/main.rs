@@ -12,4 +12,5 @@ mod lab;
 mod people;
 mod pty;
 mod readback;
+mod strangers;
 mod systemd;
