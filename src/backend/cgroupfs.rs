@@ -280,6 +280,12 @@ impl<'a> Cgroupfs<'a> {
         let group = match self.group(&parent)?.make_child(name) {
             // Somebody else made the slice between our look and now, or left it unmarked: two that converge at once.
             Err(e) if e.errno == Errno::EXIST && !is_session => self.tree.group(path)?,
+            Err(e) if e.errno == Errno::AGAIN => {
+                return Err(match survey::full(self.tree, &parent) {
+                    Some(limit) => e.with_detail(limit),
+                    None => e,
+                });
+            }
             other => {
                 let made = other?;
                 self.journal.push(Undo::Made(path.clone()));
@@ -392,7 +398,7 @@ impl<'a> Cgroupfs<'a> {
                     return Ok(());
                 };
                 match self.tree.find(path)? {
-                    Some(group) if !group.populated()? => Some(held),
+                    Some(group) if !group.populated()? && !survey::is_foreign(&group)? => Some(held),
                     _ => return Ok(()),
                 }
             }

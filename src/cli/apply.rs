@@ -33,6 +33,7 @@ pub fn plan(args: &ApplyArgs, global: &Global) -> Outcome {
 /// `cgmgr apply`.
 pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     let place = context::place(global)?;
+    let _alone = place.alone()?;
     let work = Work::of(args, global, &place)?;
     let (tree, base) = work.at;
     let json = args.json;

@@ -62,6 +62,16 @@ impl From<crate::backend::failure::Failure> for CommandError {
     }
 }
 
+impl From<crate::session::launch::LaunchError> for CommandError {
+    fn from(error: crate::session::launch::LaunchError) -> Self {
+        Self {
+            status: 1,
+            message: error.message,
+            help: error.help,
+        }
+    }
+}
+
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -122,12 +132,7 @@ pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
 /// The place where sessions are made.
 pub fn place(global: &Global) -> Result<Place, CommandError> {
     let (host, backend) = host(global)?;
-    let opened = Place::open(host, backend);
-    opened.map_err(|error| CommandError {
-        status: 1,
-        message: error.message,
-        help: error.help,
-    })
+    Ok(Place::open(host, backend)?)
 }
 
 /// Whether what goes to standard error may be coloured.

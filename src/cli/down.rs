@@ -23,6 +23,7 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
             )),
         };
     };
+    let _alone = place.alone()?;
     let plan = plan_down(base, &look(&place, tree, base)?, args.kill);
     if args.json {
         print_json(&plan_json(&plan, &place, tree, base))?;

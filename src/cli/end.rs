@@ -3,6 +3,7 @@
 use super::args::{Global, SessionArgs};
 use super::context::{self, CommandError, Outcome, print_json};
 use super::look::{Found, Look, look};
+use crate::kernel::survey;
 use crate::session::end::{self, End, How};
 use crate::text::count;
 use serde_json::{Value as Json, json};
@@ -49,6 +50,14 @@ fn one(look: &Look, typed: &OsStr, how: How) -> Result<End, CommandError> {
     let (name, found) = look.find(typed)?;
     let mut progress = |text: &str| context::say(format_args!("{name}: {text}"));
     match (found, &look.tree) {
+        (Found::Group { group, registry, .. }, _)
+            if survey::is_foreign(&group)? && !registry.as_ref().is_some_and(|r| r.is_attended(&name)) =>
+        {
+            Err(CommandError::failed(
+                format!("{} was not made by cgmgr", group.path()),
+                "`cgmgr status` lists the sessions; what is in that group is its maker's to end",
+            ))
+        }
         (
             Found::Group {
                 group,

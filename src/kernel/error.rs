@@ -133,7 +133,7 @@ impl KernelError {
             (_, Errno::ROFS) => "mount it read-write, or use `--backend process`",
             (Doing::MakeGroup, Errno::EXIST) => "choose another name, or remove that directory",
             (Doing::MakeGroup, Errno::AGAIN) => {
-                "raise cgroup.max.descendants of the group's ancestors, or end other sessions"
+                "raise the limit on groups named above; one on descendants also makes room as other sessions end"
             }
             (Doing::MakeGroup, Errno::NOSPC | Errno::NOMEM) => {
                 "end other sessions; `cgmgr status` lists them"

@@ -22,9 +22,10 @@ pub struct Victim {
     pub anon: u64,
     /// Its `oom_score_adj`, where the log says it.
     pub oom_score_adj: Option<i32>,
-    /// The group that was killed as a whole, and this process with it (memory.oom.group).
+    /// How often the log named it again: the kernel kills the process it chose once more when it kills the rest of a
+    /// group (memory.oom.group), and counts it again too.
     #[serde(skip)]
-    pub with_group: Option<String>,
+    pub repeats: u64,
 }
 
 /// One OOM incident as the kernel summed it up (`oom-kill:` line).
@@ -45,9 +46,6 @@ pub struct OomLog {
     pub victims: Vec<Victim>,
     /// Every `oom-kill:` line.
     pub incidents: Vec<Incident>,
-    /// The group that is being killed as a whole at this point of the log. The kernel holds a lock from the choice of
-    /// a victim to its group's last process (mm/oom_kill.c, `oom_lock`), so nothing else comes in between.
-    whole_group: Option<String>,
 }
 
 impl OomLog {
@@ -62,27 +60,22 @@ impl OomLog {
 
     /// Adds one log message (without its prefix).
     pub fn add(&mut self, message: &str) {
-        if let Some(mut victim) = parse_victim(message) {
-            victim.with_group = self.whole_group.clone();
+        // `Tasks in GROUP are going to be killed` says where a whole group's victims begin, and nothing says where they
+        // end: the next kill, in another group, looks the same. So that line names nobody.
+        if let Some(victim) = parse_victim(message) {
             self.add_victim(victim);
         } else if let Some(incident) = parse_incident(message) {
-            self.whole_group = None;
             self.incidents.push(incident);
-        } else if let Some((_, rest)) = message.split_once("Tasks in ")
-            && let Some(group) = rest.strip_suffix(" are going to be killed due to memory.oom.group set")
-        {
-            self.whole_group = Some(group.to_owned());
         }
     }
 
-    /// The kernel names the process it chose once more when it kills the rest of the group.
     fn add_victim(&mut self, victim: Victim) {
         match self
             .victims
             .iter_mut()
             .find(|v| v.pid == victim.pid && v.comm == victim.comm)
         {
-            Some(known) => known.with_group = victim.with_group.or(known.with_group.take()),
+            Some(known) => known.repeats += 1,
             None => self.victims.push(victim),
         }
     }
@@ -112,7 +105,7 @@ fn parse_victim(message: &str) -> Option<Victim> {
         anon: anon.saturating_mul(1024),
         rss: anon.saturating_add(kib("file-rss:")).saturating_mul(1024),
         oom_score_adj: field("oom_score_adj:").and_then(|v| i32::try_from(v).ok()),
-        with_group: None,
+        repeats: 0,
     })
 }
 
@@ -188,7 +181,7 @@ mod tests {
             rss: 10242 * 1024,
             anon: 10240 * 1024,
             oom_score_adj: Some(-17),
-            with_group: None,
+            repeats: 0,
         };
         assert_eq!(log.victims, [victim]);
     }
@@ -204,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_killed_as_a_whole() {
+    fn the_one_that_was_chosen_is_named_again_with_its_group() {
         let mut log = OomLog::default();
         let killed =
             |pid| format!("Memory cgroup out of memory: Killed process {pid} (p) total-vm:1kB, anon-rss:1kB");
@@ -213,14 +206,10 @@ mod tests {
         log.add("Tasks in /w/s are going to be killed due to memory.oom.group set");
         log.add(&killed(1));
         log.add(&killed(2));
-        log.add("oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/w/t,task_memcg=/w/t,task=p,pid=3,uid=0");
+        // Of another group, and the line that says so was held back: it is rate-limited.
         log.add(&killed(3));
-        let seen: Vec<_> = log
-            .victims
-            .iter()
-            .map(|v| (v.pid, v.with_group.as_deref()))
-            .collect();
-        assert_eq!(seen, [(1, Some("/w/s")), (2, Some("/w/s")), (3, None)]);
+        let seen: Vec<_> = log.victims.iter().map(|v| (v.pid, v.repeats)).collect();
+        assert_eq!(seen, [(1, 1), (2, 0), (3, 0)]);
     }
 
     #[test]

@@ -88,6 +88,40 @@ pub fn identity(group: &Group) -> Option<Identity> {
     Identity::from_text(&group.marked(Identity::KEY)?)
 }
 
+/// Whether a group that is named like a session's is somebody else's. cgmgr marks a group before it puts anything into
+/// it: one without the mark is debris of a killed cgmgr only as long as nothing is in it.
+pub fn is_foreign(group: &Group) -> Result<bool, KernelError> {
+    Ok(identity(group).is_none() && (group.populated()? || !group.children()?.is_empty()))
+}
+
+/// Which limit on the number of groups, or on their depth, keeps one more from being made in `parent`: the file, and
+/// what it holds. The kernel asks every group above (kernel/cgroup/cgroup.c, cgroup_check_hierarchy_limits).
+pub fn full(tree: &Tree, parent: &GroupPath) -> Option<String> {
+    for (depth, path) in (1u64..).zip(parent.ancestors()) {
+        let group = tree.group(&path).ok()?;
+        let descendants = group
+            .counters("cgroup.stat")
+            .ok()?
+            .get("nr_descendants")
+            .unwrap_or(0);
+        // The file, and the least that it must hold for one more group to fit in.
+        for (file, needed) in [
+            ("cgroup.max.descendants", descendants + 1),
+            ("cgroup.max.depth", depth),
+        ] {
+            let limit = group
+                .get(file)
+                .ok()
+                .flatten()
+                .and_then(|t| t.trim().parse::<u64>().ok());
+            if let Some(limit) = limit.filter(|limit| *limit < needed) {
+                return Some(format!("{} is {limit}", group.file(file)));
+            }
+        }
+    }
+    None
+}
+
 /// Whether the cgmgr process that made a session lives. It may keep its locks in another user's runtime directory.
 pub fn maker_lives(identity: &Identity) -> bool {
     let stat = process::stat(identity.supervisor);

@@ -90,7 +90,7 @@ pub fn sweep(survey: &Survey) -> impl Iterator<Item = Step> {
     survey
         .sessions
         .iter()
-        .filter(|s| !s.state.populated && !s.attended)
+        .filter(|s| !s.state.populated && !s.attended && !s.is_foreign())
         .map(|s| Step::RemoveGroup {
             group: s.group.clone(),
         })

@@ -11,7 +11,13 @@ use crate::path::{GroupPath, SessionName};
 pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {
     let mut plan = Plan::default();
     let mut removed = Vec::new();
-    for session in &survey.sessions {
+    for session in survey.sessions.iter().filter(|s| s.is_foreign()) {
+        plan.warnings.push(Notice::plain(format!(
+            "{} was not made by cgmgr: left alone",
+            session.group
+        )));
+    }
+    for session in survey.sessions.iter().filter(|s| !s.is_foreign()) {
         if session.state.populated || session.attended {
             if !kill {
                 plan.refusals.push(Notice::new(
@@ -62,7 +68,7 @@ fn slice(plan: &mut Plan, group: &GroupPath, survey: &Survey, removed: &[String]
             format!("{group} still holds {}", who.join(", ")),
             "end them or move them elsewhere; `down` never kills what is outside a session",
         ));
-    } else if let Some(begun) = foreign.iter().find(|n| SessionName::of_directory(n).is_some()) {
+    } else if let Some(begun) = foreign.iter().find(|n| is_new_session(survey, n)) {
         plan.refusals.push(Notice::new(
             format!("{group}/{begun} has just come: a session is being started"),
             "say it again, when nothing starts sessions any more",
@@ -79,6 +85,12 @@ fn slice(plan: &mut Plan, group: &GroupPath, survey: &Survey, removed: &[String]
     } else {
         plan.steps.push(Step::RemoveGroup { group: group.clone() });
     }
+}
+
+/// Whether a directory is a session's that was not there yet when the sessions were looked at.
+fn is_new_session(survey: &Survey, directory: &str) -> bool {
+    let known = |name: &SessionName| survey.sessions.iter().any(|s| s.name == *name);
+    SessionName::of_directory(directory).is_some_and(|name| !known(&name))
 }
 
 fn drop_ins(plan: &mut Plan, base: &Base, survey: &Survey) {

@@ -82,11 +82,11 @@ fn enable(plan: &mut Plan, group: &GroupPath, state: &GroupState, controllers: V
 /// cpu, pids or cpuset would *succeed* and make it threaded, which is why its own processes are moved first.
 fn empty_out(base: &Base, state: &GroupState, missing: &[Controller]) -> Plan {
     let mut plan = Plan::default();
-    if missing.is_empty() {
-        return plan;
-    }
     if !is_domain(state) {
         plan.refusals.push(threaded(&base.group, state));
+    }
+    if missing.is_empty() {
+        return plan;
     }
     if !state.procs.is_empty() {
         let to = base.group.join(SUPERVISOR);

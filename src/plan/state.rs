@@ -55,6 +55,15 @@ pub struct SessionState {
     pub attended: bool,
 }
 
+impl SessionState {
+    /// Whether it is somebody else's: without the mark of a session, and not just the empty debris of a cgmgr that was
+    /// killed before it could set it.
+    pub fn is_foreign(&self) -> bool {
+        let inhabited = self.state.populated || !self.state.children.is_empty();
+        self.identity.is_none() && !self.attended && inhabited
+    }
+}
+
 /// The hierarchy as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {

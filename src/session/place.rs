@@ -76,6 +76,20 @@ impl Place {
         }
     }
 
+    /// Waits for the right to change what all sessions share, for as long as what is returned is kept.
+    ///
+    /// # Errors
+    ///
+    /// The runtime directory cannot be used.
+    pub fn alone(&self) -> Result<impl Drop + use<>, LaunchError> {
+        self.registry.alone().map_err(|error| {
+            LaunchError::new(
+                format!("cannot use the runtime directory: {error}"),
+                "make it writable, or name another with CGMGR_RUNTIME_DIR",
+            )
+        })
+    }
+
     /// Takes charge of a session for as long as what is returned is kept; `None` where somebody else is in charge.
     pub fn take_charge(&self, name: &SessionName) -> Option<Box<dyn Send>> {
         let lock = self.registry.lock(name).ok().flatten()?;

@@ -112,6 +112,12 @@ fn reserve(
     };
     // A group of that name without anybody in charge: its cgmgr was killed. Live processes keep it; debris goes.
     if let Ok(group) = parent.child(&name.directory()) {
+        if survey::is_foreign(&group)? {
+            return Err(LaunchError::new(
+                format!("{} is in use and was not made by cgmgr", group.path()),
+                "choose another name, or remove that group",
+            ));
+        }
         if group.populated()? {
             return Err(in_use(format!(
                 "session name {name} is in use by processes whose cgmgr is gone"
@@ -205,6 +211,7 @@ fn ready_parent(
             return Ok(parent);
         }
     }
+    let _alone = place.alone()?;
     let found = survey::survey(tree, base, &|name| place.registry.is_attended(name))?;
     let wanted = apply::Wanted {
         role: "",

@@ -93,11 +93,40 @@ impl Registry {
     /// The registry `scope` (a base's cgroup id, or `process`) in the caller's runtime directory.
     pub fn open(scope: &str) -> io::Result<Self> {
         let directory = runtime_directory()?.join(scope);
-        match DirBuilder::new().mode(0o700).create(&directory) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
+        let registry = Self { directory };
+        registry.make()?;
+        Ok(registry)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(at(&self.directory, e)),
+            _ => Ok(()),
         }
-        Ok(Self { directory })
+    }
+
+    /// Waits for the right to change what all sessions share: two that converge the slices at once would leave a mixture.
+    /// Given up when dropped, or when the process ends.
+    pub fn alone(&self) -> io::Result<OwnedFd> {
+        loop {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = match fs::open(&self.directory, flags, Mode::empty()) {
+                // `down` removed it: its last act, in another process.
+                Err(Errno::NOENT) => {
+                    runtime_directory()?;
+                    self.make()?;
+                    continue;
+                }
+                other => other.map_err(|e| at(&self.directory, e.into()))?,
+            };
+            match fs::flock(&fd, FlockOperation::LockExclusive) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(|e| at(&self.directory, e.into()))?,
+            }
+            if is_still(&fd, &self.directory) {
+                return Ok(fd);
+            }
+        }
     }
 
     /// The registry `scope` if there is one that this user may trust. Makes nothing: for commands that only look.
@@ -121,11 +150,12 @@ impl Registry {
         let path = self.lock_path(name);
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let fd = fs::open(&path, flags, Mode::from_raw_mode(0o600))?;
+            let opened = fs::open(&path, flags, Mode::from_raw_mode(0o600));
+            let fd = opened.map_err(|e| at(&path, e.into()))?;
             match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(at(&path, e.into())),
             }
             // The holder before us may have unlinked the file between our open and our lock.
             if is_still(&fd, &path) {
@@ -295,6 +325,11 @@ fn first_free(in_use: &dyn Fn(u64) -> bool) -> u64 {
     free
 }
 
+/// The same error, naming the file.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 fn is_still(fd: &OwnedFd, path: &Path) -> bool {
     let (Ok(held), Ok(named)) = (fs::fstat(fd.as_fd()), fs::stat(path)) else {
         return false;
@@ -330,7 +365,7 @@ pub fn runtime_directory() -> io::Result<PathBuf> {
     let directory = runtime_path();
     match DirBuilder::new().mode(0o700).create(&directory) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(io::Error::new(e.kind(), format!("{}: {e}", directory.display())));
+            return Err(at(&directory, e));
         }
         _ => {}
     }

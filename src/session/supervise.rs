@@ -298,11 +298,8 @@ impl Supervisor<'_> {
                 ended.oom = oom;
                 ended.usage = usage;
             }
-            let unnamed = ended
-                .oom
-                .as_ref()
-                .is_some_and(|o| o.kills > 0 && o.victims.is_empty());
-            if !unnamed || running.log.is_none() || lagging.elapsed() > LOG_LAG {
+            let unseen = ended.oom.as_ref().is_some_and(|o| o.unseen > 0);
+            if !unseen || running.log.is_none() || lagging.elapsed() > LOG_LAG {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -25,7 +25,7 @@ pub fn sweep(place: &Place, own: &SessionName) -> usize {
         let empty = || {
             parent
                 .child(directory)
-                .is_ok_and(|g| !g.populated().unwrap_or(true))
+                .is_ok_and(|g| !g.populated().unwrap_or(true) && !survey::is_foreign(&g).unwrap_or(true))
         };
         // Looked at again under the lock: a launch that is under way holds it.
         let made_by_another = || {

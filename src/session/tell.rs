@@ -207,7 +207,7 @@ mod tests {
             rss: 10_522_669_875,
             oom_score_adj: None,
             anon: 10_522_669_875,
-            with_group: None,
+            repeats: 0,
         };
         Oom {
             cause,
@@ -215,6 +215,7 @@ mod tests {
             kills: 1,
             whole_group: false,
             victims: vec![victim],
+            unseen: 0,
             took_command: false,
         }
     }

@@ -79,6 +79,8 @@ pub struct Oom {
     pub whole_group: bool,
     /// Victims known by name, the chosen one first. Empty: unknown.
     pub victims: Vec<Victim>,
+    /// Kills that the kernel counted and that no line of its log is known to tell of.
+    pub unseen: u64,
     /// Whether the command itself was among the victims.
     pub took_command: bool,
 }
@@ -120,6 +122,7 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
             kills: 0,
             whole_group: true,
             victims: Vec::new(),
+            unseen: 0,
             took_command: true,
         });
     }
@@ -148,28 +151,22 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
         _ => None,
     };
     let limit = limited.and_then(|g| after.levels.iter().find(|l| l.group == *g)?.max);
-    let died_with_session = |v: &Victim| {
-        v.with_group
-            .as_deref()
-            .and_then(GroupPath::new)
-            .is_some_and(|g| session.contains(&g))
-    };
-    let of_session = |v: &&Victim| {
-        here.iter().any(|i| i.pid == v.pid) || evidence.pids.contains(&v.pid) || died_with_session(v)
-    };
+    let of_session = |v: &&Victim| here.iter().any(|i| i.pid == v.pid) || evidence.pids.contains(&v.pid);
     let mut victims: Vec<Victim> = log.victims.iter().filter(of_session).cloned().collect();
     // The one the kernel chose comes first; with memory.oom.group the others die along with it.
-    victims.sort_by_key(|v| (!here.iter().any(|i| i.pid == v.pid), std::cmp::Reverse(v.rss)));
+    victims.sort_by_key(|v| {
+        let chosen = here.iter().any(|i| i.pid == v.pid);
+        (!chosen, v.repeats == 0, std::cmp::Reverse(v.rss))
+    });
     // A session's group is new: its own counters began at zero.
     let group_kills = after.levels[0].local.get("oom_group_kill").unwrap_or(0);
     // The kernel counts the process it chose again when it kills the rest of the group (mm/oom_kill.c,
-    // oom_kill_process), where that process has not ended by then.
-    let with_group = victims.iter().filter(|v| v.with_group.is_some()).count() as u64;
-    let counted = match group_kills {
-        0 => kills,
-        _ if with_group > 0 => victims.len() as u64,
-        _ => kills.saturating_sub(group_kills).max(1),
-    };
+    // oom_kill_process), where that process has not ended by then. The log shows how often that was, if it shows
+    // every kill that was counted.
+    let repeats = victims.iter().map(|v| v.repeats).sum::<u64>();
+    let unseen = kills.saturating_sub(victims.len() as u64 + repeats);
+    let again = if unseen == 0 { repeats } else { group_kills };
+    let counted = kills.saturating_sub(again).max(1);
     let killed = evidence.exit == Some(Exit::Signal(SIGKILL));
     // A SIGKILL alone proves nothing. It is the OOM killer's where the log names the command, where the whole group
     // went, or, with no log to ask, where there was an OOM kill that the command did not live on after.
@@ -183,6 +180,7 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
         kills: counted,
         whole_group: group_kills > 0,
         victims,
+        unseen,
         took_command,
     })
 }
@@ -277,7 +275,7 @@ mod tests {
             rss,
             oom_score_adj: None,
             anon: rss,
-            with_group: None,
+            repeats: 0,
         }
     }
 
@@ -305,6 +303,44 @@ mod tests {
             (Cause::Session, Some(9), 2, true)
         );
         assert_eq!(oom.victims, [], "without a log the victim is unknown");
+    }
+
+    #[test]
+    fn a_whole_groups_kills_are_counted_once_each() {
+        let after = moment(
+            "oom 1\noom_kill 4\n",
+            &[("/w/s", "oom 1\noom_kill 4\noom_group_kill 1\n", Some(9))],
+        );
+        // 9 was killed in another session right after this one.
+        let mut log = OomLog {
+            victims: vec![victim(6, 5), victim(7, 9), victim(8, 30), victim(9, 99)],
+            ..OomLog::default()
+        };
+        log.victims[1].repeats = 1;
+        let mut evidence = Evidence {
+            pids: vec![6, 7, 8],
+            log: Some(log),
+            ..Evidence::default()
+        };
+        let told = |evidence: &Evidence| oom(&before(), &after, evidence).unwrap();
+        let all = told(&evidence);
+        assert_eq!((all.kills, all.victims.len()), (3, 3));
+        assert_eq!(all.victims[0].pid, 7, "the one that was chosen, not the largest");
+        let log = evidence.log.as_mut().unwrap();
+        log.victims[1].repeats = 0;
+        log.victims.push(victim(10, 1));
+        evidence.pids.push(10);
+        assert_eq!(
+            told(&evidence).kills,
+            4,
+            "it had ended before its group was killed"
+        );
+        evidence.pids.pop();
+        assert_eq!(
+            told(&evidence).kills,
+            3,
+            "what is not seen may have been the second time"
+        );
     }
 
     #[test]
@@ -338,8 +374,10 @@ mod tests {
             task_group: group.into(),
             pid,
         };
-        let mut log = OomLog::default();
-        log.victims = vec![victim(7, 10), victim(8, 99), victim(9, 5)];
+        let mut log = OomLog {
+            victims: vec![victim(7, 10), victim(8, 99), victim(9, 5)],
+            ..OomLog::default()
+        };
         log.incidents = vec![
             incident(Some("/w"), "/w/other", 8),
             incident(Some("/w"), "/w/s/x", 7),
@@ -373,8 +411,10 @@ mod tests {
             survived: 1,
             ..alone.clone()
         }));
-        let mut log = OomLog::default();
-        log.victims = vec![victim(8, 1)];
+        let log = OomLog {
+            victims: vec![victim(8, 1)],
+            ..OomLog::default()
+        };
         let named = Evidence {
             log: Some(log),
             pids: vec![8],

@@ -2,16 +2,21 @@
 
 mod after;
 mod boundary;
+mod exhausted;
+mod fates;
 mod input;
 mod limits;
 mod live;
 mod names;
+mod obstacles;
 mod placement;
 mod priorities;
+mod removed;
 mod selftests;
 mod signals;
 mod status;
 mod terminal;
+mod together;
 mod verdict;
 
 use crate::lab::{mounted, read, variable};

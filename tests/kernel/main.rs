@@ -13,4 +13,5 @@ mod lab;
 mod people;
 mod pty;
 mod readback;
+mod strangers;
 mod systemd;

@@ -15,7 +15,11 @@ use std::io::{Read, Write};
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    act(&words);
+}
+
+fn act(words: &[&str]) {
+    match words {
         ["facts"] => facts::print(),
         ["hold"] => hold(0),
         ["hold", mib] => hold(number(mib)),
@@ -38,6 +42,16 @@ fn main() {
         ["windows"] => signals::windows(),
         ["write", path, text] => write(path, text),
         ["fds"] => facts::print_descriptors(),
+        ["exit", status] => std::process::exit(number(status) as i32),
+        ["witness", file, words @ ..] => {
+            witness(file);
+            act(words);
+        }
+        ["later", words @ ..] => {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            act(words);
+        }
+        ["parent", status, words @ ..] => processes::parent(number(status), words),
         _ => {
             eprintln!("payload: unknown words {words:?}");
             std::process::exit(99);
@@ -54,6 +68,14 @@ pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
+}
+
+/// Leaves its pid and name in a file before it does anything that could end it: what is said of it can be compared.
+fn witness(file: &str) {
+    let comm = std::fs::read_to_string("/proc/self/comm").expect("/proc");
+    let unfinished = format!("{file}.new");
+    std::fs::write(&unfinished, format!("{} {comm}", std::process::id())).expect("a file");
+    std::fs::rename(&unfinished, file).expect("a name for it");
 }
 
 /// Takes memory and touches every page of it.

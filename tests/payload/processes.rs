@@ -29,6 +29,14 @@ pub fn grandchild(mib: usize) {
     std::process::exit(5);
 }
 
+/// Has a child do something, waits for its end, then for the end of its own standard input, and returns this status.
+pub fn parent(status: usize, words: &[&str]) {
+    let mut child = again(words).stdin(Stdio::null()).spawn().expect("a child");
+    child.wait().expect("its end");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    std::process::exit(status as i32);
+}
+
 /// So many processes, this one among them, that hold memory each; when all do, this one takes more and more.
 pub fn crowd(count: usize, mib: usize) {
     let (mib_text, mut children) = (mib.to_string(), Vec::new());
@@ -45,7 +53,7 @@ pub fn crowd(count: usize, mib: usize) {
     say(&format!("crowd {count}"));
     let mut held = Vec::new();
     for _ in 0..4096 {
-        held.push(take(1));
+        held.push(take(4));
     }
     say("survived");
 }

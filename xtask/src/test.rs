@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,6 +13,9 @@ use crate::guest::Guest;
 use crate::libtest::Tally;
 use crate::payload::Payload;
 use crate::{cargo, demo, fuzz, glibc, image, say, shell};
+
+/// The longest that the tests of one guest may take in full: campaigns of thousands of sessions, emulated.
+const FULL_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 
 /// What `cargo xtask test` is told.
 #[derive(clap::Args)]
@@ -191,7 +195,10 @@ fn in_guests(arguments: &Arguments, built: &Built, tests: &[String]) -> Result<T
             if arguments.mode.is_some_and(|only| only != mode) {
                 continue;
             }
-            let guest = Guest::new(distro, mode);
+            let mut guest = Guest::new(distro, mode);
+            if arguments.full {
+                guest.deadline = FULL_DEADLINE;
+            }
             let names = select(tests, mode, arguments);
             if names.is_empty() && arguments.filter.is_some() {
                 continue;

@@ -227,7 +227,7 @@ proptest! {
             rss: (anon + file + shmem) * 1024,
             anon: (anon + shmem) * 1024,
             oom_score_adj: Some(score),
-            with_group: None,
+            repeats: 0,
         };
         prop_assert_eq!(log.victims, [victim]);
     }
@@ -276,12 +276,13 @@ proptest! {
     }
 
     #[test]
-    fn a_whole_group_is_the_one_that_is_named(group in group(), pid in 2i32..) {
+    fn a_process_that_is_named_again_is_one_victim(pid in 2i32.., times in 1u64..9) {
         let mut log = OomLog::default();
-        log.add(&format!("Tasks in {group} are going to be killed due to memory.oom.group set"));
-        log.add(&format!("Memory cgroup out of memory: Killed process {pid} (p) total-vm:1kB"));
-        let named = log.victims.first().and_then(|victim| victim.with_group.clone());
-        prop_assert_eq!(named, Some(group));
+        for _ in 0..times {
+            log.add(&format!("Memory cgroup out of memory: Killed process {pid} (p) total-vm:1kB"));
+        }
+        let named: Vec<_> = log.victims.iter().map(|victim| (victim.pid, victim.repeats)).collect();
+        prop_assert_eq!(named, [(pid, times - 1)]);
     }
 
     #[test]

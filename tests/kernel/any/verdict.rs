@@ -216,7 +216,7 @@ fn first_line(stream: std::process::ChildStderr, begin: &'static str) -> String 
 }
 
 /// A stream with nothing in it.
-fn empty() -> std::process::ChildStderr {
+pub fn empty() -> std::process::ChildStderr {
     let null = std::fs::File::open("/dev/null").expect("/dev/null");
     std::os::fd::OwnedFd::from(null).into()
 }
