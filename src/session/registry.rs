@@ -6,6 +6,7 @@
 //! anybody could hold a lock.
 
 use crate::host::{Base, BaseKind};
+use crate::kernel::process;
 use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -206,9 +207,14 @@ impl Registry {
     pub fn write(&self, name: &SessionName, record: &Record) -> io::Result<()> {
         let path = self.record_path(name);
         let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
-        let mut file = File::create(&temporary)?;
-        file.write_all(serde_json::to_string(record).unwrap_or_default().as_bytes())?;
-        std::fs::rename(&temporary, path)
+        let text = serde_json::to_string(record).unwrap_or_default();
+        let written = File::create(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|()| std::fs::rename(&temporary, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written
     }
 
     /// A session's record, if there is one.
@@ -221,8 +227,29 @@ impl Registry {
         let _ = std::fs::remove_file(self.record_path(name));
     }
 
+    /// Removes what killed processes left: locks that nobody holds, and records that were not finished. Sessions that
+    /// live cost little, and the records of ended ones nothing.
+    pub fn sweep_debris(&self) {
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let file = file.to_string_lossy();
+            if let Some(name) = file.strip_suffix(".lock") {
+                // Taking and dropping a free lock removes its file.
+                if let Ok(name) = SessionName::new(name) {
+                    drop(self.lock(&name));
+                }
+            } else if file.starts_with('.')
+                && let Some((_, pid)) = file.rsplit_once('.')
+                && pid.parse().is_ok_and(|pid: i32| process::stat(pid).is_none())
+            {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Removes the locks of dead sessions, and the oldest records of ended ones beyond what is kept.
     pub fn sweep(&self) {
+        self.sweep_debris();
         let Ok(names) = self.names() else { return };
         let mut ended = Vec::new();
         for name in names {
@@ -365,6 +392,31 @@ mod tests {
             .lock_numbered(&stem, &|n| n.as_str() == "rust-2")
             .unwrap();
         assert_eq!((one.as_str(), two.as_str()), ("rust-1", "rust-3"));
+        std::fs::remove_dir_all(&registry.directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_nothing_else() {
+        let registry = registry("debris");
+        let held = registry
+            .lock(&SessionName::new("held").unwrap())
+            .unwrap()
+            .unwrap();
+        let file = |name: &str| std::fs::write(registry.directory.join(name), "").unwrap();
+        let own = format!(".b.{}", std::process::id());
+        // No pid is as high as this.
+        for name in ["a.lock", ".a.b.2147483647", "a.json", &own] {
+            file(name);
+        }
+        registry.sweep_debris();
+        let mut left: Vec<_> = std::fs::read_dir(&registry.directory)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [own.as_str(), "a.json", "held.lock"]);
+        drop(held);
         std::fs::remove_dir_all(&registry.directory).unwrap();
     }
 

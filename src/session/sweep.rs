@@ -4,9 +4,10 @@ use super::place::Place;
 use crate::kernel::survey;
 use crate::path::SessionName;
 
-/// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
+/// Removes locks and unfinished records of killed processes, and groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
 /// Done while the new session's command runs already, so that it costs a launch nothing.
 pub fn sweep(place: &Place, own: &SessionName) {
+    place.registry.sweep_debris();
     let Some((tree, base)) = place.base() else { return };
     let Ok(Some(parent)) = tree.find(&base.sessions) else {
         return;
