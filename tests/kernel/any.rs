@@ -2,11 +2,13 @@
 
 mod after;
 mod input;
+mod killed;
 mod limits;
 mod live;
 mod names;
 mod placement;
 mod priorities;
+mod refused;
 mod signals;
 mod status;
 mod terminal;

@@ -5,6 +5,7 @@
 
 mod any;
 mod bare;
+mod campaign;
 mod cgmgr;
 mod first_fork;
 mod hybrid;
@@ -13,3 +14,4 @@ mod people;
 mod pty;
 mod readback;
 mod systemd;
+mod tracer;

@@ -24,6 +24,7 @@ fn main() {
         ["windows"] => signals::windows(),
         ["write", path, text] => write(path, text),
         ["fds"] => facts::print_descriptors(),
+        ["witness", record, gate] => facts::witness(record, gate),
         _ => {
             eprintln!("payload: unknown words {words:?}");
             std::process::exit(99);
