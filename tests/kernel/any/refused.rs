@@ -63,8 +63,7 @@ fn a_command_refused_anywhere_says_so_and_leaves_nothing() {
         let before = machine();
         let at = (wanted.process, wanted.nth);
         let hit = &mut |call: &Call| {
-            let same = (call.process, call.nth, &call.name, &call.about)
-                == (at.0, at.1, &wanted.name, &wanted.about);
+            let same = (call.process, &call.name, &call.about) == (at.0, &wanted.name, &wanted.about);
             same.then_some(Fault::Error(*error))
         };
         let (traced, done) = field.trace(form, Some(at), hit);
