@@ -564,6 +564,7 @@ mod tests {
         facts.host.base = Err(NoBase {
             why: "systemd owns the tree".into(),
             fix: "cgmgr install --minimal".into(),
+            unclear: false,
         });
         facts.backend = Backend::Process;
         facts.self_test = SelfTest::NotApplicable("the process backend has no group".into());
@@ -591,6 +592,7 @@ mod tests {
         facts.host.base = Err(NoBase {
             why: "hybrid".into(),
             fix: "boot".into(),
+            unclear: false,
         });
         facts.backend = Backend::Process;
         let problems: Vec<_> = findings(&facts)

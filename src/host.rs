@@ -225,6 +225,9 @@ pub struct NoBase {
     pub why: String,
     /// One line of remedy.
     pub fix: String,
+    /// The kernel refused a look in a way that says nothing about the host (an I/O error, for instance): there may well
+    /// be a place.
+    pub unclear: bool,
 }
 
 /// This machine, as far as planning must know it.

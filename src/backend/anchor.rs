@@ -40,7 +40,7 @@ pub fn prepare() -> Result<GroupPath, KernelError> {
         )
     })?;
     let unit = tree.group(&own)?;
-    if !base::delegated(&unit) {
+    if !base::delegated(&unit)? {
         return Err(refused(
             unit.path(),
             "this group was not delegated: `cgmgr anchor` is for cgmgr-sessions.service to start",
@@ -53,7 +53,7 @@ pub fn prepare() -> Result<GroupPath, KernelError> {
     // Not `made=1`: `cgmgr down` would take the leaf away, and with it the unit's only process.
     leaf.mark(MADE, MADE_BY_ANCHOR)?;
     leaf.write("cgroup.procs", "0")?;
-    let wanted = hierarchy::wanted(&Base::sessions_unit(own.clone(), base::controllers(&unit)));
+    let wanted = hierarchy::wanted(&Base::sessions_unit(own.clone(), base::controllers(&unit)?));
     if !wanted.is_empty() {
         cgroupfs::enable(&unit, &signed('+', &wanted))?;
     }

@@ -4,6 +4,7 @@
 //! This version has no D-Bus client: systemd is asked to read its units again through `systemctl`, which also works
 //! before any bus runs. That is done by `apply`, `down` and `install` only, never by a launch.
 
+use crate::kernel::process;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -40,6 +41,7 @@ pub fn write_drop_in(path: &str, text: Option<&str>) -> Result<(), SystemdError>
     let Some(directory) = file.parent() else {
         return Ok(());
     };
+    sweep(path);
     match text {
         Some(text) => {
             std::fs::create_dir_all(directory).map_err(refused)?;
@@ -60,6 +62,22 @@ pub fn write_drop_in(path: &str, text: Option<&str>) -> Result<(), SystemdError>
             // Not empty: somebody else's drop-ins are in it.
             let _ = std::fs::remove_dir(directory);
             Ok(())
+        }
+    }
+}
+
+/// Removes what processes that were killed while they wrote this file left beside it.
+pub fn sweep(path: &str) {
+    let file = Path::new(path);
+    let Some(directory) = file.parent() else { return };
+    let begin = format!(".{}.", file_name(file));
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|n| n.strip_prefix(&begin)?.parse().ok());
+        if pid.is_some_and(|pid: i32| process::stat(pid).is_none()) {
+            let _ = std::fs::remove_file(entry.path());
+            // Not empty: somebody else's drop-ins are in it.
+            let _ = std::fs::remove_dir(directory);
         }
     }
 }
@@ -117,5 +135,26 @@ pub fn systemctl(args: &[&str]) -> Result<String, SystemdError> {
             message: format!("cannot run `{shown}`: {error}"),
             help: "is systemd installed and PID 1?".into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_goes_and_nothing_else() {
+        let directory = std::env::temp_dir().join(format!("cgmgr-slices-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
+        let living = format!(".a.conf.{}", std::process::id());
+        // No pid is as high as this.
+        for name in [".a.conf.2147483647", ".b.conf.2147483647", &living] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        sweep(&path("a.conf"));
+        let left = |name: &str| std::fs::exists(path(name)).unwrap();
+        assert!(!left(".a.conf.2147483647") && left(".b.conf.2147483647") && left(&living));
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

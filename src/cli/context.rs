@@ -117,6 +117,13 @@ pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
     let host = probe::host(named_base(global)?.as_ref());
     let backend = match (global.backend, &host.base) {
         (BackendChoice::Process, _) => Backend::Process,
+        // Without limits goes what this host cannot limit, and nothing else.
+        (BackendChoice::Auto, Err(none)) if none.unclear => {
+            return Err(CommandError::failed(
+                format!("cannot tell what this host can enforce: {}", none.why),
+                &none.fix,
+            ));
+        }
         (BackendChoice::Auto, Err(_)) if global.cgroup_root.is_none() => Backend::Process,
         (BackendChoice::Auto | BackendChoice::Cgroupfs, Ok(_)) => Backend::Cgroupfs,
         (BackendChoice::Auto | BackendChoice::Cgroupfs, Err(none)) => {

@@ -3,9 +3,11 @@
 use super::apply::{carry_out, look, plan_json, print_plan, refused};
 use super::args::{DownArgs, Global};
 use super::context::{self, CommandError, Outcome, print_json, warn_notice};
+use crate::backend::slices;
 use crate::host::NoBase;
 use crate::kernel::{Tree, base};
 use crate::plan::Plan;
+use crate::plan::apply::drop_in_path;
 use crate::plan::down::plan as plan_down;
 use crate::session::launch::Place;
 use serde_json::json;
@@ -40,6 +42,11 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
         plan.warnings.iter().for_each(warn_notice);
     }
     carry_out(&plan.steps, &place, tree)?;
+    if base.slices_are_systemds() {
+        for slice in [&base.agent, &base.workloads] {
+            slices::sweep(&drop_in_path(slice));
+        }
+    }
     place.registry.forget_ended();
     place.registry.remove_if_empty();
     if !args.json {

@@ -216,8 +216,9 @@ fn fail(error: &LaunchError, report: &mut Option<File>) -> u8 {
 }
 
 fn write_report(report: &mut Option<File>, value: &serde_json::Value) {
+    // In one write: formatted into the file, each brace and comma would be one of its own.
     if let Some(mut file) = report.take()
-        && let Err(error) = writeln!(file, "{value:#}")
+        && let Err(error) = file.write_all(format!("{value:#}\n").as_bytes())
     {
         context::say(format_args!("error: cannot write the report: {error}"));
     }

@@ -1,5 +1,6 @@
 //! Finds the place for cgmgr's hierarchy: where this process may make groups without writing behind anybody's back.
 
+use super::error::KernelError;
 use super::group::{Group, Tree};
 use crate::host::{Base, BaseKind, Hierarchy, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::limits::Controller;
@@ -9,7 +10,18 @@ fn none<T>(why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> 
     Err(NoBase {
         why: why.into(),
         fix: fix.into(),
+        unclear: false,
     })
+}
+
+impl From<KernelError> for NoBase {
+    fn from(error: KernelError) -> Self {
+        Self {
+            why: error.to_string(),
+            fix: error.help().into(),
+            unclear: !error.says_no(),
+        }
+    }
 }
 
 /// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's static sessions unit; the
@@ -44,10 +56,7 @@ pub fn find(
             );
         }
     };
-    let tree = match Tree::open(&mount.point) {
-        Ok(tree) => tree,
-        Err(e) => return none(e.to_string(), e.help()),
-    };
+    let tree = Tree::open(&mount.point)?;
     if mount.read_only {
         return none(
             format!("the cgroup file system at {} is mounted read-only", mount.point),
@@ -58,13 +67,17 @@ pub fn find(
         return named(&tree, group, mount.true_root);
     }
     let unit = GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_UNIT);
-    if let Ok(Some(group)) = tree.find(&unit)
-        && delegated(&group)
-        && group.writable()
+    if let Some(group) = look(tree.find(&unit))?
+        && delegated(&group)?
+        && group.writable()?
     {
-        return Ok(Base::sessions_unit(unit, controllers(&group)));
+        return Ok(Base::sessions_unit(unit, controllers(&group)?));
     }
-    if let Some(base) = own.and_then(|own| own_delegated(&tree, own, systemd)) {
+    let delegated = match own {
+        Some(own) => own_delegated(&tree, own, systemd)?,
+        None => None,
+    };
+    if let Some(base) = delegated {
         return Ok(base);
     }
     if systemd {
@@ -96,7 +109,7 @@ pub fn find(
         BaseKind::Namespace
     };
     match tree.group(&root) {
-        Ok(group) if group.writable() => Ok(Base::below(kind, root, controllers(&group))),
+        Ok(group) if group.writable()? => Ok(Base::below(kind, root, controllers(&group)?)),
         Ok(_) => none(
             format!(
                 "{} is not writable by user {}",
@@ -105,7 +118,15 @@ pub fn find(
             ),
             "run as root, or have a group delegated to this user and name it with --cgroup-root",
         ),
-        Err(e) => none(e.to_string(), e.help()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What was found, or nothing where the kernel says that nothing is there or may be looked at.
+fn look(found: Result<Option<Group>, KernelError>) -> Result<Option<Group>, KernelError> {
+    match found {
+        Err(e) if e.says_no() => Ok(None),
+        other => other,
     }
 }
 
@@ -115,11 +136,11 @@ pub fn readable(tree: &Tree) -> Option<Base> {
     let workloads = root.join(WORKLOADS_SLICE);
     let unit = workloads.join(SESSIONS_UNIT);
     if let Ok(Some(group)) = tree.find(&unit) {
-        return Some(Base::sessions_unit(unit, controllers(&group)));
+        return Some(Base::sessions_unit(unit, controllers(&group).ok()?));
     }
     let group = tree.find(&workloads).ok()??;
     group.marked(super::survey::MADE)?;
-    Some(Base::below(BaseKind::Root, root, controllers(&group)))
+    Some(Base::below(BaseKind::Root, root, controllers(&group).ok()?))
 }
 
 fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase> {
@@ -131,9 +152,9 @@ fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase>
                 "make it first, or name another",
             );
         }
-        Err(e) => return none(e.to_string(), e.help()),
+        Err(e) => return Err(e.into()),
     };
-    if !group.writable() {
+    if !group.writable()? {
         return none(
             format!(
                 "{} is not writable by user {}",
@@ -149,25 +170,28 @@ fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase>
         (false, _) => BaseKind::Delegated,
     };
     if path.name() == Some(SESSIONS_UNIT) {
-        return Ok(Base::sessions_unit(path.clone(), controllers(&group)));
+        return Ok(Base::sessions_unit(path.clone(), controllers(&group)?));
     }
-    Ok(Base::below(kind, path.clone(), controllers(&group)))
+    Ok(Base::below(kind, path.clone(), controllers(&group)?))
 }
 
 /// The group delegated to the caller that it is in: the nearest one above it with systemd's mark of delegation, else,
 /// for a user, the highest of the groups above it that are his. What a user's own systemd manages is not taken.
-fn own_delegated(tree: &Tree, own: &GroupPath, systemd: bool) -> Option<Base> {
+fn own_delegated(tree: &Tree, own: &GroupPath, systemd: bool) -> Result<Option<Base>, KernelError> {
     let mut highest = None;
     for path in own.ancestors().filter(|p| !p.is_root()) {
         if path.name().is_some_and(|n| n.starts_with("user@")) {
-            return None;
+            return Ok(None);
         }
-        let Ok(group) = tree.group(&path) else { continue };
-        if !group.writable() {
+        let Some(group) = look(tree.find(&path))? else {
+            continue;
+        };
+        if !group.writable()? {
             break;
         }
-        if delegated(&group) {
-            return Some(Base::below(BaseKind::Delegated, path, controllers(&group)));
+        if delegated(&group)? {
+            let controllers = controllers(&group)?;
+            return Ok(Some(Base::below(BaseKind::Delegated, path, controllers)));
         }
         if !rustix::process::geteuid().is_root() {
             highest = Some((path, group));
@@ -175,28 +199,32 @@ fn own_delegated(tree: &Tree, own: &GroupPath, systemd: bool) -> Option<Base> {
     }
     // Without systemd's mark, root's write access says nothing about delegation; a user's does, where no user
     // manager could be the one who owns it.
-    let (path, group) = highest.filter(|_| !systemd || !own.as_str().contains("/user@"))?;
+    let highest = highest.filter(|_| !systemd || !own.as_str().contains("/user@"));
+    let Some((path, group)) = highest else {
+        return Ok(None);
+    };
     // The part of cgmgr's own hierarchy that the caller sits in is not a base.
     let path = match path.name() {
-        Some(WORKLOADS_SLICE | crate::host::AGENT_SLICE | crate::host::SUPERVISOR) => return None,
+        Some(WORKLOADS_SLICE | crate::host::AGENT_SLICE | crate::host::SUPERVISOR) => return Ok(None),
         _ => path,
     };
-    Some(Base::below(BaseKind::Delegated, path, controllers(&group)))
+    let controllers = controllers(&group)?;
+    Ok(Some(Base::below(BaseKind::Delegated, path, controllers)))
 }
 
 /// systemd marks the groups of units with `Delegate=` (251 and later; CGROUP_DELEGATION.md).
-pub fn delegated(group: &Group) -> bool {
-    ["user.delegate", "trusted.delegate"]
-        .iter()
-        .any(|name| group.attribute(name).as_deref() == Some("1"))
+pub fn delegated(group: &Group) -> Result<bool, KernelError> {
+    for name in ["user.delegate", "trusted.delegate"] {
+        if group.try_attribute(name)?.as_deref() == Some("1") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The controllers that could be enabled for the group's children.
-pub fn controllers(group: &Group) -> Vec<Controller> {
-    let text = group.get("cgroup.controllers").ok().flatten().unwrap_or_default();
-    Controller::ALL
-        .iter()
-        .copied()
-        .filter(|c| text.split(' ').any(|name| name == c.name()))
-        .collect()
+pub fn controllers(group: &Group) -> Result<Vec<Controller>, KernelError> {
+    let text = group.get("cgroup.controllers")?.unwrap_or_default();
+    let named = |c: &Controller| text.split(' ').any(|name| name == c.name());
+    Ok(Controller::ALL.iter().copied().filter(named).collect())
 }

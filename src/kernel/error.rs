@@ -77,6 +77,22 @@ impl KernelError {
         matches!(self.errno, Errno::NOENT | Errno::NODEV)
     }
 
+    /// Whether the kernel says that something is not there, not offered or not allowed. Any other answer (an I/O error,
+    /// no memory) says nothing about the host.
+    pub fn says_no(&self) -> bool {
+        matches!(
+            self.errno,
+            Errno::NOENT
+                | Errno::NOTDIR
+                | Errno::NODEV
+                | Errno::ACCESS
+                | Errno::PERM
+                | Errno::ROFS
+                | Errno::OPNOTSUPP
+                | Errno::NOSYS
+        )
+    }
+
     /// What this errno means for this operation (cgroup-v2.rst, and observed on 6.1 and 6.12), or `None` where the
     /// kernel's own words are all there is to say.
     pub fn meaning(&self) -> Option<&'static str> {

@@ -431,17 +431,30 @@ impl Group {
 
     /// Any extended attribute, if it is there and readable (`user.delegate` is systemd's mark of a delegated unit).
     pub fn attribute(&self, name: &str) -> Option<String> {
+        self.try_attribute(name).ok().flatten()
+    }
+
+    /// The same; that it is not there, or not to be read, is no error.
+    pub fn try_attribute(&self, name: &str) -> Result<Option<String>> {
         let mut value = vec![0u8; 256];
-        let size = match fs::fgetxattr(&self.dir, name, &mut value) {
-            Ok(size) => size,
-            Err(Errno::RANGE) => {
-                value = vec![0u8; 64 * 1024];
-                fs::fgetxattr(&self.dir, name, &mut value).ok()?
+        let mut got = fs::fgetxattr(&self.dir, name, &mut value);
+        if got == Err(Errno::RANGE) {
+            value = vec![0u8; 64 * 1024];
+            got = fs::fgetxattr(&self.dir, name, &mut value);
+        }
+        match got {
+            Ok(size) => {
+                value.truncate(size);
+                Ok(String::from_utf8(value).ok())
             }
-            Err(_) => return None,
-        };
-        value.truncate(size);
-        String::from_utf8(value).ok()
+            Err(e) => {
+                let error = KernelError::new(Doing::Read, self.path.as_str(), e);
+                if e == Errno::NODATA || error.says_no() {
+                    return Ok(None);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Whether `user`, who is not root, may make groups here, move processes in or take controllers away.
@@ -463,9 +476,17 @@ impl Group {
     }
 
     /// Whether this process may move processes in and make groups here.
-    pub fn writable(&self) -> bool {
-        let ok = |name: &str| fs::accessat(&self.dir, name, fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok();
-        ok(".") && ok("cgroup.procs") && ok("cgroup.subtree_control")
+    pub fn writable(&self) -> Result<bool> {
+        for name in [".", "cgroup.procs", "cgroup.subtree_control"] {
+            match fs::accessat(&self.dir, name, fs::Access::WRITE_OK, AtFlags::EACCESS) {
+                Ok(()) => {}
+                Err(e) => {
+                    let error = KernelError::new(Doing::OpenGroup, self.file(name), e);
+                    return if error.says_no() { Ok(false) } else { Err(error) };
+                }
+            }
+        }
+        Ok(true)
     }
 }
 

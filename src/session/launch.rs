@@ -1,6 +1,7 @@
 //! Starts a session's command: everything is prepared, and only then comes the first process.
 //!
-//! A failure on the way leaves nothing behind and the command not started.
+//! A failure on the way leaves nothing of the session behind and the command not started. The slices that the first launch
+//! makes stay once they are complete: another session may be in them by then.
 
 use super::child::soft;
 use super::command;

@@ -6,18 +6,25 @@
 //! anybody could hold a lock.
 
 use crate::host::{Base, BaseKind};
+use crate::kernel::process;
 use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
+
+/// How often a lock that is held is tried again, and how long after.
+const LOCK_TRIES: u32 = 3;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The registry of sessions without a group.
 pub const PROCESS_SCOPE: &str = "process";
@@ -148,12 +155,19 @@ impl Registry {
     /// Takes charge of `name`; `None` where somebody is.
     pub fn lock(&self, name: &SessionName) -> io::Result<Option<Lock>> {
         let path = self.lock_path(name);
+        let mut tries = 0;
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let opened = fs::open(&path, flags, Mode::from_raw_mode(0o600));
             let fd = opened.map_err(|e| at(&path, e.into()))?;
             match fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Whoever sweeps holds it for a moment only.
+                Err(Errno::WOULDBLOCK) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                    continue;
+                }
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(e) => return Err(at(&path, e.into())),
             }
@@ -239,9 +253,14 @@ impl Registry {
     pub fn write(&self, name: &SessionName, record: &Record) -> io::Result<()> {
         let path = self.record_path(name);
         let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
-        let mut file = File::create(&temporary)?;
-        file.write_all(record.to_text().as_bytes())?;
-        std::fs::rename(&temporary, path)
+        let text = record.to_text();
+        let written = File::create(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|()| std::fs::rename(&temporary, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written
     }
 
     /// A session's record, if there is one.
@@ -254,8 +273,36 @@ impl Registry {
         let _ = std::fs::remove_file(self.record_path(name));
     }
 
+    /// Removes what killed processes left: locks that nobody holds, and records that were not finished. Sessions that
+    /// live cost little, and the records of ended ones nothing. Returns the sessions that somebody is in charge of.
+    pub fn sweep_debris(&self) -> BTreeSet<SessionName> {
+        let mut attended = BTreeSet::new();
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let file = file.to_string_lossy();
+            if let Some(name) = file.strip_suffix(".lock") {
+                let Ok(name) = SessionName::new(name) else {
+                    continue;
+                };
+                if self.is_attended(&name) {
+                    attended.insert(name);
+                } else {
+                    // Taking and dropping a free lock removes its file.
+                    drop(self.lock(&name));
+                }
+            } else if file.starts_with('.')
+                && let Some((_, pid)) = file.rsplit_once('.')
+                && pid.parse().is_ok_and(|pid: i32| process::stat(pid).is_none())
+            {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        attended
+    }
+
     /// Removes the locks of dead sessions, and the oldest records of ended ones beyond what is kept.
     pub fn sweep(&self) {
+        self.sweep_debris();
         let Ok(names) = self.names() else { return };
         let mut ended = Vec::new();
         for name in names {
@@ -445,6 +492,31 @@ mod tests {
             assert!(asked.get() < 25, "{used:?}: {}", asked.get());
         }
         assert_eq!(first_free(&|n| n <= 1000), 1001);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_nothing_else() {
+        let registry = registry("debris");
+        let held = registry
+            .lock(&SessionName::new("held").unwrap())
+            .unwrap()
+            .unwrap();
+        let file = |name: &str| std::fs::write(registry.directory.join(name), "").unwrap();
+        let own = format!(".b.{}", std::process::id());
+        // No pid is as high as this.
+        for name in ["a.lock", ".a.b.2147483647", "a.json", &own] {
+            file(name);
+        }
+        registry.sweep_debris();
+        let mut left: Vec<_> = std::fs::read_dir(&registry.directory)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [own.as_str(), "a.json", "held.lock"]);
+        drop(held);
+        std::fs::remove_dir_all(&registry.directory).unwrap();
     }
 
     #[test]

@@ -4,9 +4,11 @@ use super::place::Place;
 use crate::kernel::survey;
 use crate::path::SessionName;
 
-/// Removes groups of sessions that nobody is in and nobody attends: their cgmgr was killed, or became the command.
-/// Done while the new session's command runs already. Returns how many groups there are.
+/// Removes what killed processes left: locks, unfinished records, and groups of sessions that nobody is in and nobody
+/// attends (of a cgmgr that became the command, too). Done while the new session's command runs already. Returns how many
+/// groups there are.
 pub fn sweep(place: &Place, own: &SessionName) -> usize {
+    let attended = place.registry.sweep_debris();
     let Some((tree, base)) = place.base() else {
         return 0;
     };
@@ -35,7 +37,8 @@ pub fn sweep(place: &Place, own: &SessionName) -> usize {
                 .and_then(|g| survey::identity(&g))
                 .is_some_and(|i| survey::maker_lives(&i))
         };
-        if !place.registry.is_attended(&name)
+        if !attended.contains(&name)
+            && !place.registry.is_attended(&name)
             && empty()
             && !made_by_another()
             && let Ok(Some(_held)) = place.registry.lock(&name)

@@ -5,6 +5,7 @@
 
 mod any;
 mod bare;
+mod campaign;
 mod cgmgr;
 mod escape;
 mod first_fork;
@@ -15,3 +16,4 @@ mod pty;
 mod readback;
 mod strangers;
 mod systemd;
+mod tracer;

@@ -52,6 +52,7 @@ fn act(words: &[&str]) {
             act(words);
         }
         ["parent", status, words @ ..] => processes::parent(number(status), words),
+        ["gate", record, gate] => facts::gate(record, gate),
         _ => {
             eprintln!("payload: unknown words {words:?}");
             std::process::exit(99);

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::campaign::{state, without_controllers};
 use crate::cgmgr::{Done, Live, cgmgr, finish, run_shell, until};
 use crate::lab::{Lab, MOUNT, children, must, path_of, procs, read, workloads, write};
 
@@ -26,30 +27,6 @@ fn injected(inject: &str, words: &[&str]) -> Done {
         .args(words)
         .stdin(Stdio::null());
     finish(&mut command)
-}
-
-/// Switches off the controllers that an earlier test left on.
-fn without_controllers() {
-    let control = format!("{MOUNT}/cgroup.subtree_control");
-    let on = read(&control);
-    let off: Vec<String> = on.split_whitespace().map(|c| format!("-{c}")).collect();
-    if !off.is_empty() {
-        write(&control, &off.join(" "));
-    }
-}
-
-/// What cgmgr could change in a group that is not its own.
-fn state(group: &str) -> (Vec<String>, String, String) {
-    let mark = |key: &str| {
-        let mut value = [0u8; 256];
-        let found = rustix::fs::getxattr(group, key, &mut value);
-        found.map_or("-".into(), |n| String::from_utf8_lossy(&value[..n]).into_owned())
-    };
-    (
-        children(group),
-        read(&format!("{group}/cgroup.subtree_control")),
-        format!("{} {}", mark("user.cgmgr.enabled"), mark("user.cgmgr.made")),
-    )
 }
 
 /// A child that sleeps in a group, ended with the test.

@@ -1,0 +1,169 @@
+//! The kernel refuses each system call on cgroupfs in turn, with each error that it could give: cgmgr says what failed
+//! and what to do, has taken back what it did, and has not started the command.
+//!
+//! What is accepted beside a refusal, and why:
+//! - Reading: what a value is read for may be served otherwise, or not be needed. Then the command succeeds, and what is
+//!   told as in force is in force: the session's command itself saw its group and its limits.
+//! - Looking for what this host can do, where the answer is that something is not there (ENOENT) or not allowed (EACCES):
+//!   it counts as lacking, and each limit that is not enforced is named in a warning.
+//! - Once the session's command runs, cgmgr goes on to its end whatever fails, since stopping it would be worse.
+//! - A launch that is refused after it made the slices leaves them: they are no session's, another one may have been
+//!   started in them meanwhile, and `down` takes them away. Of the session itself nothing is left.
+//! - What `apply` did stays where only the look at it afterwards fails: that is told, and every value was read back when
+//!   it was written.
+//! - A group that cannot be removed is left to the next command.
+
+use nix::libc::{EACCES, EAGAIN, EBUSY, EINVAL, EIO, ENOENT, ENOSPC};
+
+use crate::campaign::{ENDED, Field, Form, VICTIM, check, chosen, machine, tell, try_each, victim_lives};
+use crate::cgmgr::{Done, cgmgr};
+use crate::lab::{MOUNT, full, session_groups};
+use crate::tracer::{Call, Fault, Traced};
+
+const ERRORS: [i32; 7] = [ENOENT, EBUSY, EINVAL, EACCES, ENOSPC, EAGAIN, EIO];
+
+/// Whether the kernel could refuse this call, and the call is about a cgroup.
+fn on_cgroupfs(call: &Call) -> bool {
+    let inside = call.about == MOUNT || call.about.starts_with(&format!("{MOUNT}/"));
+    inside && !matches!(call.name.as_str(), "close" | "fcntl" | "dup" | "dup2" | "lseek")
+}
+
+#[test]
+fn a_command_refused_anywhere_says_so_and_leaves_nothing() {
+    let field = Field::new();
+    let (mut changing, mut reading) = (Vec::new(), Vec::new());
+    for (form, calls) in field.calls() {
+        let all = calls.len();
+        let calls: Vec<&Call> = calls.iter().filter(|c| on_cgroupfs(c)).collect();
+        let changes = calls.iter().filter(|c| c.changes).count();
+        tell(&format!(
+            "refused: {form:?} makes {all} calls, {} on cgroupfs, {changes} that change something",
+            calls.len()
+        ));
+        for (number, call) in calls.into_iter().enumerate() {
+            if call.changes {
+                // That there is nothing to remove is no refusal: the kernel would not say so of what is there.
+                let removes = matches!(call.name.as_str(), "unlinkat" | "fremovexattr");
+                let errors = ERRORS.iter().filter(|e| !(removes && **e == ENOENT));
+                changing.extend(errors.map(|e| (call.name.clone(), (*form, call.clone(), *e))));
+            } else {
+                // Each error in turn: a read's caller seldom looks which it was.
+                reading.push((
+                    call.name.clone(),
+                    (*form, call.clone(), ERRORS[number % ERRORS.len()]),
+                ));
+            }
+        }
+    }
+    let mut points = chosen(changing, if full() { 1 } else { 20 });
+    points.extend(chosen(reading, if full() { 10 } else { 200 }));
+    points.sort_by_key(|(form, call, error)| (*form, call.process, call.nth, *error));
+    let points: Vec<(Form, (Call, i32))> = points.into_iter().map(|(f, c, e)| (f, (c, e))).collect();
+    try_each(&field, "refused", &points, &mut |form, (wanted, error)| {
+        if form.runs() {
+            field.open_gate();
+        }
+        let before = machine();
+        let at = (wanted.process, wanted.nth);
+        let hit = &mut |call: &Call| {
+            let same = (call.process, &call.name, &call.about) == (at.0, &wanted.name, &wanted.about);
+            same.then_some(Fault::Error(*error))
+        };
+        let (traced, done) = field.trace(form, Some(at), hit);
+        let call = traced.hit.as_ref()?;
+        let answer = std::io::Error::from_raw_os_error(*error);
+        let why = |why| format!("{form:?} refused at {}: {answer}: {why}\n{done:#?}", call.shown());
+        Some(endured(&field, form, call, *error, &traced, &done, &before).map_err(why))
+    });
+}
+
+fn endured(
+    field: &Field,
+    form: Form,
+    call: &Call,
+    error: i32,
+    traced: &Traced,
+    done: &Done,
+    before: &[String],
+) -> Result<(), String> {
+    let (success, failure) = match form {
+        Form::RunFirst | Form::Run => (ENDED, 125),
+        Form::Detach => (0, 125),
+        _ => (0, 1),
+    };
+    if done.status == success {
+        return succeeded(field, form, call, error, done);
+    }
+    check(done.status == failure, || format!("exit status {}", done.status))?;
+    says(call, done)?;
+    match form {
+        Form::RunFirst | Form::Run | Form::Detach => {
+            check(!traced.executed, || "the command was started".into())?;
+            let now = machine();
+            let same = now == before || now == field.set_up;
+            check(same, || format!("was {before:#?}, is {now:#?}"))?;
+            check(session_groups().is_empty(), || {
+                format!("{:?} is left", session_groups())
+            })
+        }
+        Form::Kill => {
+            let again = cgmgr(&["kill", VICTIM]);
+            let over = again.status == 0 || again.err.contains("no session");
+            check(over && !victim_lives(), || format!("the next kill: {again:#?}"))
+        }
+        Form::Down | Form::DownKill => Ok(()),
+        Form::Apply => {
+            let reads_back = !call.changes && field.is_applied().is_ok();
+            check(machine() == before || reads_back, || {
+                format!("was {before:#?}, is {:#?}", machine())
+            })
+        }
+    }
+}
+
+/// That the error names what failed, with which value, and what to do.
+fn says(call: &Call, done: &Done) -> Result<(), String> {
+    check(done.err.contains("cgmgr: error: "), || "no error is told".into())?;
+    check(done.err.contains("  help: "), || "no remedy is told".into())?;
+    check(!done.err.contains("could not undo"), || {
+        "something could not be undone".into()
+    })?;
+    check(done.err.contains(&call.about), || {
+        format!("{} is not named", call.about)
+    })?;
+    let value = call.value.as_deref().unwrap_or("").trim();
+    check(done.err.contains(value), || format!("`{value}` is not named"))
+}
+
+/// A command that succeeded although something was refused: the module's text says where that is right.
+fn succeeded(field: &Field, form: Form, call: &Call, error: i32, done: &Done) -> Result<(), String> {
+    let tidies = matches!(call.name.as_str(), "unlinkat" | "fremovexattr");
+    // Without clone3 the process enters its group by itself, before it becomes the command.
+    let stood_in = call.name == "clone3" && error == EINVAL;
+    check(!call.changes || tidies || stood_in || call.executed, || {
+        "it goes on without".into()
+    })?;
+    match form {
+        Form::RunFirst | Form::Run | Form::Detach => {
+            let confined = field.was_confined();
+            let lacks = matches!(error, ENOENT | EACCES);
+            let told = |knob: &str| done.err.contains("cgmgr: warning: ") && done.err.contains(knob);
+            if confined.is_err() && lacks && told("memory_max") && told("pids") {
+                return Ok(());
+            }
+            confined?;
+            if form != Form::Detach {
+                let left = session_groups();
+                check(left.is_empty() || (tidies && done.err.contains(VICTIM)), || {
+                    format!("{left:?} is left untold")
+                })?;
+            }
+            field.run_next("next")
+        }
+        Form::Kill => check(!victim_lives(), || "the session lives".into()),
+        Form::Down | Form::DownKill => check(machine() == field.before, || {
+            format!("was {:#?}, is {:#?}", field.before, machine())
+        }),
+        Form::Apply => field.is_applied(),
+    }
+}
