@@ -20,7 +20,7 @@ use crate::plan::equal::same;
 use crate::plan::identity::Identity;
 use crate::plan::step::{SUBTREE_CONTROL, Step, signed};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a killed group may take to become empty: core dumps and uninterruptible sleeps end late.
@@ -57,9 +57,9 @@ pub struct Cgroupfs<'a> {
     page_size: u64,
     guard: Guard<'a>,
     tell: Option<&'a dyn Fn(&str)>,
-    open: HashMap<GroupPath, Group>,
+    open: BTreeMap<GroupPath, Group>,
     /// Sessions that a step killed: the group by its id.
-    killed: HashMap<GroupPath, u64>,
+    killed: BTreeMap<GroupPath, u64>,
     journal: Vec<Undo>,
     /// What was written so far.
     pub written: Vec<Written>,
@@ -73,8 +73,8 @@ impl<'a> Cgroupfs<'a> {
             page_size,
             guard,
             tell: None,
-            open: HashMap::new(),
-            killed: HashMap::new(),
+            open: BTreeMap::new(),
+            killed: BTreeMap::new(),
             journal: Vec::new(),
             written: Vec::new(),
         }

@@ -169,11 +169,15 @@ const REPORT_SIZE: usize = 16;
 /// linux/sched.h. The constant in the libc crate is an `i32` and has overflowed to 0: with it the kernel would start
 /// the process outside its group and report success.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Likewise: the new process has none of this one's signal handlers.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
 /// Starts `child` in `group` (`None`: in the caller's own) and waits until it has become the command or has failed.
 ///
 /// A stop signal that came in meanwhile (Ctrl-Z) takes effect on the new process as soon as it has the caller's mask,
-/// which is before exec: `on_stop` is then told its pid and the signal, and returns when it was let go on.
+/// which is before exec: `on_stop` is then told its pid and the signal, and returns when it was let go on. Without
+/// somebody to tell, the new process may borrow this one's memory until it has become the command (see [`borrow`]): that
+/// is faster, and this thread then waits in the kernel.
 ///
 /// # Errors
 ///
@@ -181,9 +185,15 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub fn spawn(
     child: &Child,
     group: Option<BorrowedFd<'_>>,
-    on_stop: &mut dyn FnMut(i32, i32),
+    on_stop: Option<&mut dyn FnMut(i32, i32)>,
 ) -> Result<Spawned, Errno> {
     let pointers = Pointers::of(child);
+    if on_stop.is_none()
+        && may_borrow(child)
+        && let Some(spawned) = borrow(child, &pointers, group)?
+    {
+        return Ok(spawned);
+    }
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (pid, pidfd, moved) = match clone3(group) {
         // The child.
@@ -241,13 +251,200 @@ pub fn spawn(
         Err(e) => return Err(e),
     };
     drop(writer);
-    await_exec(&reader, pid, &pidfd, on_stop);
+    await_exec(&reader, pid, &pidfd, on_stop.unwrap_or(&mut |_, _| {}));
     Ok(Spawned {
         pid,
         pidfd,
         moved,
         refusals: read_refusals(&reader),
     })
+}
+
+/// Whether a new process may do what `child` wants while it borrows this one's memory. Becoming another user, and being
+/// dumpable for a moment, would change this process as well.
+fn may_borrow(child: &Child) -> bool {
+    // SAFETY: prctl with integer arguments.
+    cfg!(any(target_arch = "x86_64", target_arch = "aarch64"))
+        && child.identity.is_none()
+        && unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1
+}
+
+/// Starts `child` as vfork(2) does: it borrows this process's memory until it has become the command or has ended, and
+/// this thread waits in the kernel until then. Nothing is copied, and no page has to be copied afterwards. `None`: the
+/// kernel knows no such thing, or the command did not fit into the group's memory. A process that borrows is passed over
+/// by the OOM killer (mm/oom_kill.c, `in_vfork`), so that one is to be started in the other way, which ends in a verdict.
+///
+/// It has a stack of its own, no signal handler, and all signals blocked until it is about to exec; what it changes of
+/// itself (descriptors, priorities, rlimits, signals) is not shared. A stop signal that is sent to exactly this process
+/// in that moment would keep this thread waiting for its SIGCONT, as with posix_spawn(3).
+fn borrow(
+    child: &Child,
+    pointers: &Pointers,
+    group: Option<BorrowedFd<'_>>,
+) -> Result<Option<Spawned>, Errno> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let mut stack = Vec::<u128>::with_capacity(BORROWERS_STACK / size_of::<u128>());
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_CLEAR_SIGHAND | (libc::CLONE_PIDFD | libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.stack = stack.as_mut_ptr() as u64;
+    args.stack_size = BORROWERS_STACK as u64;
+    if let Some(dir) = group {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd() as u64;
+    }
+    // SAFETY: valid sets. The arguments of clone3 are valid and outlive the call, as does everything that the new process
+    // reads, since this thread does not go on before it has execed or ended; the stack is its own.
+    let pid = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &all, &mut mask);
+        let borrower = Borrower {
+            child,
+            pointers,
+            report: writer.as_raw_fd(),
+            mask,
+        };
+        let pid = clone3_and_call(&args, Borrower::begin, ptr::from_ref(&borrower).cast());
+        libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
+        pid
+    };
+    drop(writer);
+    let pid = match pid {
+        0.. => pid as i32,
+        _ => match Errno::from_raw_os_error(-pid as i32) {
+            Errno::NOSYS | Errno::INVAL | Errno::TOOBIG | Errno::PERM => return Ok(None),
+            errno => return Err(errno),
+        },
+    };
+    // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there, which nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let refusals = read_refusals(&reader);
+    let did_not_fit = |r: &Refusal| r.stage == Stage::Exec && r.errno == Errno::NOMEM;
+    if refusals.last().is_some_and(did_not_fit) {
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        return Ok(None);
+    }
+    Ok(Some(Spawned {
+        pid,
+        pidfd,
+        moved: false,
+        refusals,
+    }))
+}
+
+const BORROWERS_STACK: usize = 64 << 10;
+
+/// What a process that borrows this one's memory is given.
+struct Borrower<'a> {
+    child: &'a Child,
+    pointers: &'a Pointers,
+    report: RawFd,
+    /// The caller's signal mask.
+    mask: libc::sigset_t,
+}
+
+impl Borrower<'_> {
+    extern "C" fn begin(borrower: *const libc::c_void) -> ! {
+        // SAFETY: `borrow` passes a pointer to its own Borrower, which is there until this process has execed or ended.
+        let borrower = unsafe { &*borrower.cast::<Borrower<'_>>() };
+        prepare_and_exec(
+            borrower.child,
+            borrower.pointers,
+            borrower.report,
+            None,
+            Some(&borrower.mask),
+        );
+        // SAFETY: _exit ends this process without running anything of the one it borrows from.
+        unsafe { libc::_exit(125) }
+    }
+}
+
+/// clone3(2), after which the new process calls `begin(data)` on the stack in `args`. Returns the pid, or the negative
+/// errno: this thread's errno is the new process's as well.
+///
+/// # Safety
+///
+/// `args` has CLONE_VM, CLONE_VFORK and a stack that nobody else uses; `data` is what `begin` takes.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3_and_call(
+    args: &libc::clone_args,
+    begin: extern "C" fn(*const libc::c_void) -> !,
+    data: *const libc::c_void,
+) -> libc::c_long {
+    let result: libc::c_long;
+    // SAFETY: the system call changes rax, rcx and r11 only. The new process has this one's registers but for rax and rsp,
+    // leaves this function by its call and never comes back.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r9",
+            "call r8",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") ptr::from_ref(args),
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r8") begin,
+            in("r9") data,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    result
+}
+
+/// The same.
+///
+/// # Safety
+///
+/// The same.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3_and_call(
+    args: &libc::clone_args,
+    begin: extern "C" fn(*const libc::c_void) -> !,
+    data: *const libc::c_void,
+) -> libc::c_long {
+    let result: libc::c_long;
+    // SAFETY: the system call changes x0 only. The new process has this one's registers but for x0 and sp, leaves this
+    // function by its call and never comes back.
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x3",
+            "blr x2",
+            "brk 1",
+            "2:",
+            in("x8") libc::SYS_clone3,
+            inlateout("x0") ptr::from_ref(args) => result,
+            in("x1") size_of::<libc::clone_args>(),
+            in("x2") begin,
+            in("x3") data,
+        );
+    }
+    result
+}
+
+/// Never called: [`may_borrow`] says no.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe fn clone3_and_call(
+    _args: &libc::clone_args,
+    _begin: extern "C" fn(*const libc::c_void) -> !,
+    _data: *const libc::c_void,
+) -> libc::c_long {
+    -libc::c_long::from(libc::ENOSYS)
 }
 
 /// Waits until the new process says something or has become the command (end of file).
@@ -280,7 +477,7 @@ pub fn replace(child: &Child) -> Vec<Refusal> {
     let Ok((reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else {
         return Vec::new();
     };
-    prepare_and_exec(child, &pointers, writer.as_raw_fd(), None);
+    prepare_and_exec(child, &pointers, writer.as_raw_fd(), None, None);
     drop(writer);
     read_refusals(&reader)
 }
@@ -362,13 +559,20 @@ impl Pointers {
 }
 
 fn become_command(child: &Child, pointers: &Pointers, report: RawFd, procs: Option<RawFd>) -> ! {
-    prepare_and_exec(child, pointers, report, procs);
+    prepare_and_exec(child, pointers, report, procs, None);
     // SAFETY: _exit ends this copy of the process without running anything of the parent's.
     unsafe { libc::_exit(125) }
 }
 
-/// Everything between clone and exec. Returns only when a fatal step failed, which was reported then.
-fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Option<RawFd>) {
+/// Everything between clone and exec. Returns only when a fatal step failed, which was reported then. `mask` is set where
+/// `child` says nothing of signals.
+fn prepare_and_exec(
+    child: &Child,
+    pointers: &Pointers,
+    report: RawFd,
+    procs: Option<RawFd>,
+    mask: Option<&libc::sigset_t>,
+) {
     // Returns whether the command must not be started for it.
     let say = |stage: Stage, errno: Errno, value: i64| {
         let always = matches!(stage, Stage::Enter | Stage::Stdio | Stage::Identity | Stage::Exec);
@@ -468,6 +672,9 @@ fn prepare_and_exec(child: &Child, pointers: &Pointers, report: RawFd, procs: Op
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     if let Some(signals) = &child.signals {
         signals.put_back();
+    } else if let Some(mask) = mask {
+        // SAFETY: a valid set.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
     }
     say(Stage::Exec, exec(child, pointers), 0);
 }
@@ -621,6 +828,12 @@ mod tests {
         }
     }
 
+    /// Both ways to start a process.
+    fn spawn_each(child: &Child, check: impl Fn(Spawned)) {
+        check(spawn(child, None, None).unwrap());
+        check(spawn(child, None, Some(&mut |_, _| {})).unwrap());
+    }
+
     fn wait(spawned: &Spawned) -> i32 {
         match nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid), None).unwrap() {
             nix::sys::wait::WaitStatus::Exited(_, code) => code,
@@ -637,42 +850,35 @@ mod tests {
 
     #[test]
     fn a_command_runs_with_its_environment() {
-        let spawned = spawn(
-            &command(&["/no/sh", "/bin/sh"], &["sh", "-c", "exit $((A + 6))"]),
-            None,
-            &mut |_, _| {},
-        )
-        .unwrap();
-        assert_eq!(spawned.refusals, []);
-        assert_eq!(wait(&spawned), 7);
+        let child = command(&["/no/sh", "/bin/sh"], &["sh", "-c", "exit $((A + 6))"]);
+        spawn_each(&child, |spawned| {
+            assert_eq!(spawned.refusals, []);
+            assert_eq!(wait(&spawned), 7);
+        });
     }
 
     #[test]
     fn a_missing_command_says_so() {
-        let spawned = spawn(&command(&["/no/such"], &["such"]), None, &mut |_, _| {}).unwrap();
-        assert_eq!(
-            spawned.refusals,
-            [Refusal {
-                stage: Stage::Exec,
-                errno: Errno::NOENT,
-                value: 0,
-                fatal: true
-            }]
-        );
-
-        assert_eq!(wait(&spawned), 125);
+        spawn_each(&command(&["/no/such"], &["such"]), |spawned| {
+            assert_eq!(
+                spawned.refusals,
+                [Refusal {
+                    stage: Stage::Exec,
+                    errno: Errno::NOENT,
+                    value: 0,
+                    fatal: true
+                }]
+            );
+            assert_eq!(wait(&spawned), 125);
+        });
     }
 
     #[test]
     fn what_is_not_executable_says_so() {
-        let spawned = spawn(
-            &command(&["/etc/passwd", "/no/such"], &["passwd"]),
-            None,
-            &mut |_, _| {},
-        )
-        .unwrap();
-        assert_eq!(spawned.refusals[0].errno, Errno::ACCESS);
-        wait(&spawned);
+        spawn_each(&command(&["/etc/passwd", "/no/such"], &["passwd"]), |spawned| {
+            assert_eq!(spawned.refusals[0].errno, Errno::ACCESS);
+            wait(&spawned);
+        });
     }
 
     #[test]
@@ -681,15 +887,56 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cgmgr-noexec-{}", std::process::id()));
         std::fs::write(&path, "exit $1\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let spawned = spawn(
-            &command(&[path.to_str().unwrap()], &["script", "9"]),
-            None,
-            &mut |_, _| {},
-        )
-        .unwrap();
-        let code = wait(&spawned);
+        spawn_each(&command(&[path.to_str().unwrap()], &["script", "9"]), |spawned| {
+            assert_eq!(wait(&spawned), 9);
+        });
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(code, 9);
+    }
+
+    /// Handlers, masks, descriptors and limits are the new process's own, although the memory is not.
+    #[test]
+    fn a_borrower_leaves_this_process_as_it_is() {
+        use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+        extern "C" fn nothing(_: libc::c_int) {}
+        let handler = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGURG, &handler) }.unwrap();
+        let mask = || SigSet::thread_get_mask().unwrap();
+        let before = mask();
+        let limit = || nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+        let files = limit();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let child = Child {
+            nofile: Some(64),
+            nice: Some(7),
+            oom_score_adj: Some(900),
+            stdio: Some([
+                null.try_clone().unwrap().into(),
+                null.try_clone().unwrap().into(),
+                null.into(),
+            ]),
+            ..command(
+                &["/bin/sh"],
+                &[
+                    "sh",
+                    "-c",
+                    "grep -q '^SigBlk:[^1-9a-f]*$' /proc/self/status && read score < /proc/$$/oom_score_adj && \
+                     exit $(($(ulimit -n) + $(nice) + score - 900))",
+                ],
+            )
+        };
+        let (score, nice) = (
+            super::super::process::own_oom_score_adj().unwrap(),
+            super::super::process::own_nice().unwrap(),
+        );
+        for _ in 0..3 {
+            let spawned = spawn(&child, None, None).unwrap();
+            assert_eq!(spawned.refusals, []);
+            assert_eq!(wait(&spawned), 71);
+        }
+        assert_eq!((mask(), limit()), (before, files));
+        assert_eq!(super::super::process::own_oom_score_adj().unwrap(), score);
+        assert_eq!(super::super::process::own_nice().unwrap(), nice);
     }
 
     #[test]

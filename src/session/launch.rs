@@ -122,13 +122,12 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         _ => Vec::new(),
     };
     let since = Instant::now();
-    let mut on_stop = |pid: i32, signal: i32| {
-        if let Some(terminal) = request.terminal {
-            terminal.stop_with(pid, signal);
-        }
-    };
+    let mut stop_with = request
+        .terminal
+        .map(|terminal| |pid: i32, signal: i32| terminal.stop_with(pid, signal));
+    let on_stop = stop_with.as_mut().map(|tell| tell as &mut dyn FnMut(i32, i32));
     let group = prepared.group.as_ref().map(|(group, _)| group.as_fd());
-    let spawned = match sys::spawn(&child, group, &mut on_stop) {
+    let spawned = match sys::spawn(&child, group, on_stop) {
         Ok(spawned) => spawned,
         Err(errno) => {
             let path = prepared

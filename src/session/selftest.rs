@@ -200,7 +200,7 @@ fn place_and_kill(group: &Group, path: &GroupPath) -> Result<bool, String> {
         .map_err(refused)?
         .into();
     child.stdio = Some([input, writer, null]);
-    let spawned = sys::spawn(&child, Some(group.as_fd()), &mut |_, _| {})
+    let spawned = sys::spawn(&child, Some(group.as_fd()), None)
         .map_err(|e| format!("cannot start a process in {}: {e}", group.path()))?;
     // The writing end goes: the output ends with the process.
     drop(child);
