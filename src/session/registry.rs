@@ -6,7 +6,7 @@
 //! anybody could hold a lock.
 
 use crate::host::{Base, BaseKind};
-use crate::kernel::process;
+use crate::kernel::{locks, process};
 use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -15,12 +15,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
+
+/// Up to so many files it costs less to ask for each lock by itself.
+const ONE_BY_ONE: usize = 16;
 
 /// How often a lock that is held is tried again, and how long after.
 const LOCK_TRIES: u32 = 3;
@@ -274,17 +277,29 @@ impl Registry {
     }
 
     /// Removes what killed processes left: locks that nobody holds, and records that were not finished. Sessions that
-    /// live cost little, and the records of ended ones nothing. Returns the sessions that somebody is in charge of.
-    pub fn sweep_debris(&self) -> BTreeSet<SessionName> {
-        let mut attended = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+    /// live cost little, and the records of ended ones nothing. Returns the sessions that somebody is in charge of; `own`
+    /// is known to be.
+    pub fn sweep_debris(&self, own: Option<&SessionName>) -> BTreeSet<SessionName> {
+        let mut attended: BTreeSet<SessionName> = own.cloned().into_iter().collect();
+        let entries: Vec<_> = std::fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
+        // Many locks in one look; what that does not show is asked for by itself.
+        let held = if entries.len() > ONE_BY_ONE {
+            locks::flocked(std::fs::metadata(&self.directory).map_or(0, |meta| meta.dev()))
+        } else {
+            BTreeSet::new()
+        };
+        for entry in entries {
             let file = entry.file_name();
             let file = file.to_string_lossy();
             if let Some(name) = file.strip_suffix(".lock") {
                 let Ok(name) = SessionName::new(name) else {
                     continue;
                 };
-                if self.is_attended(&name) {
+                if attended.contains(&name) || held.contains(&entry.ino()) || self.is_attended(&name) {
                     attended.insert(name);
                 } else {
                     // Taking and dropping a free lock removes its file.
@@ -302,7 +317,7 @@ impl Registry {
 
     /// Removes the locks of dead sessions, and the oldest records of ended ones beyond what is kept.
     pub fn sweep(&self) {
-        self.sweep_debris();
+        self.sweep_debris(None);
         let Ok(names) = self.names() else { return };
         let mut ended = Vec::new();
         for name in names {
@@ -507,7 +522,7 @@ mod tests {
         for name in ["a.lock", ".a.b.2147483647", "a.json", &own] {
             file(name);
         }
-        registry.sweep_debris();
+        registry.sweep_debris(None);
         let mut left: Vec<_> = std::fs::read_dir(&registry.directory)
             .unwrap()
             .flatten()

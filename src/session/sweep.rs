@@ -8,7 +8,7 @@ use crate::path::SessionName;
 /// attends (of a cgmgr that became the command, too). Done while the new session's command runs already. Returns how many
 /// groups there are.
 pub fn sweep(place: &Place, own: &SessionName) -> usize {
-    let attended = place.registry.sweep_debris();
+    let attended = place.registry.sweep_debris(Some(own));
     let Some((tree, base)) = place.base() else {
         return 0;
     };
