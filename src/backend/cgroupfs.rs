@@ -115,7 +115,7 @@ impl<'a> Cgroupfs<'a> {
                 reload.extend(units);
                 continue;
             }
-            match self.take_back(&undo) {
+            match self.take_back(&undo, !reload.is_empty()) {
                 Err(StepError::Kernel(e)) if e.is_gone() => {}
                 Err(error) => left.push(format!("{} ({error})", undo.line(self.tree))),
                 Ok(()) => {}
@@ -131,7 +131,7 @@ impl<'a> Cgroupfs<'a> {
         left
     }
 
-    fn take_back(&mut self, undo: &Undo) -> Result<(), StepError> {
+    fn take_back(&mut self, undo: &Undo, reloaded: bool) -> Result<(), StepError> {
         match undo {
             Undo::Made(group) => {
                 self.open.remove(group);
@@ -168,8 +168,14 @@ impl<'a> Cgroupfs<'a> {
                     self.write(group, *knob, before)?;
                 }
             }
-            Undo::DropIn { path, before } => {
-                slices::write_drop_in(path, before.as_deref()).map_err(StepError::Systemd)?;
+            Undo::DropIn { path, before, unread } => {
+                let before = before.as_deref();
+                let done = if reloaded {
+                    slices::change_drop_in(path, before)
+                } else {
+                    slices::unchange_drop_in(path, before, *unread)
+                };
+                done.map_err(StepError::Systemd)?;
             }
             Undo::Reloaded(_) => {}
         }
@@ -261,8 +267,9 @@ impl<'a> Cgroupfs<'a> {
                 self.journal.push(Undo::DropIn {
                     path: path.clone(),
                     before: before.clone(),
+                    unread: slices::is_unread(path),
                 });
-                slices::write_drop_in(path, text.as_deref()).map_err(StepError::Systemd)?;
+                slices::change_drop_in(path, text.as_deref()).map_err(StepError::Systemd)?;
             }
             Step::Reload { units } => {
                 self.journal.push(Undo::Reloaded(units.clone()));

@@ -37,8 +37,12 @@ pub(super) enum Undo {
         knob: KnobId,
         before: String,
     },
-    /// A drop-in, with the text that it had.
-    DropIn { path: String, before: Option<String> },
+    /// A drop-in, with the text that it had, and whether systemd was yet to carry out a former change of it.
+    DropIn {
+        path: String,
+        before: Option<String>,
+        unread: bool,
+    },
     /// systemd was asked to read its units: it must be asked again once the drop-ins are as they were.
     Reloaded(Vec<String>),
 }

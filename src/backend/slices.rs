@@ -5,6 +5,7 @@
 //! before any bus runs. That is done by `apply`, `down` and `install` only, never by a launch.
 
 use crate::kernel::process;
+use crate::plan::apply::{drop_in_of, unread_path};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -66,6 +67,35 @@ pub fn write_drop_in(path: &str, text: Option<&str>) -> Result<(), SystemdError>
     }
 }
 
+/// Changes a drop-in of a slice, which systemd is to be told with [`reload`]. Until that is done a file beside it says so:
+/// whoever is killed between the two leaves it to the next `apply` or `down`, which would find nothing to change otherwise.
+pub fn change_drop_in(path: &str, text: Option<&str>) -> Result<(), SystemdError> {
+    let marker = unread_path(path);
+    let made = Path::new(&marker)
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::File::create(&marker));
+    made.map_err(|error| SystemdError {
+        message: format!("cannot write {marker}: {error}"),
+        help: "run as root".into(),
+    })?;
+    write_drop_in(path, text)
+}
+
+/// Takes a change back of which systemd was not told, where a former one was still `unread` or not.
+pub fn unchange_drop_in(path: &str, text: Option<&str>, unread: bool) -> Result<(), SystemdError> {
+    write_drop_in(path, text)?;
+    if unread {
+        return Ok(());
+    }
+    write_drop_in(&unread_path(path), None)
+}
+
+/// Whether systemd is yet to carry out a change of this drop-in.
+pub fn is_unread(path: &str) -> bool {
+    Path::new(&unread_path(path)).exists()
+}
+
 /// Removes what processes that were killed while they wrote this file left beside it.
 pub fn sweep(path: &str) {
     let file = Path::new(path);
@@ -111,7 +141,11 @@ pub fn reload(slices: &[String]) -> Result<(), SystemdError> {
             )?;
         }
     }
-    systemctl(&["daemon-reload"]).map(drop)
+    systemctl(&["daemon-reload"])?;
+    for slice in slices {
+        write_drop_in(&unread_path(&drop_in_of(slice)), None)?;
+    }
+    Ok(())
 }
 
 /// Runs `systemctl` with the system manager.

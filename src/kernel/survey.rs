@@ -6,7 +6,7 @@ use super::process;
 use crate::host::{Base, SUPERVISOR};
 use crate::limits::KNOBS;
 use crate::path::{GroupPath, SessionName};
-use crate::plan::apply::drop_in_path;
+use crate::plan::apply::{drop_in_path, unread_path};
 use crate::plan::identity::Identity;
 use crate::plan::state::{GroupState, SessionState, Survey};
 
@@ -41,7 +41,10 @@ pub fn survey(
         for slice in [&base.agent, &base.workloads] {
             let path = drop_in_path(slice);
             if let Ok(text) = std::fs::read_to_string(&path) {
-                survey.drop_ins.insert(path, text);
+                survey.drop_ins.insert(path.clone(), text);
+            }
+            if std::path::Path::new(&unread_path(&path)).exists() {
+                survey.unread.insert(path);
             }
         }
     }

@@ -16,7 +16,22 @@ const DROP_IN_DIR: &str = "/run/systemd/system";
 
 /// Where cgmgr's drop-in for a systemd slice is.
 pub fn drop_in_path(slice: &GroupPath) -> String {
-    format!("{DROP_IN_DIR}/{}.d/50-cgmgr.conf", slice.name().unwrap_or("?"))
+    drop_in_of(slice.name().unwrap_or("?"))
+}
+
+/// The same for a slice named as systemd does.
+pub fn drop_in_of(unit: &str) -> String {
+    format!("{DROP_IN_DIR}/{unit}.d/50-cgmgr.conf")
+}
+
+/// The file beside a drop-in that is there as long as systemd has not carried out its last change.
+pub fn unread_path(drop_in: &str) -> String {
+    format!("{drop_in}.unread")
+}
+
+/// Whether systemd is yet to carry out a change of the slice's drop-in.
+pub(super) fn is_unread(slice: &GroupPath, survey: &Survey) -> bool {
+    survey.unread.contains(&drop_in_path(slice))
 }
 
 /// What to apply.
@@ -53,7 +68,7 @@ pub fn plan(wanted: &Wanted<'_>, host: &Host, base: &Base, survey: &Survey) -> P
         }
     }
     shield_of_ancestors(&mut plan, wanted, base, survey);
-    reload(&mut plan, base);
+    reload(&mut plan, base, survey);
     plan.steps.extend(sweep(survey));
     for session in survey.sessions.iter().filter(|s| is_live_of(s, wanted.role)) {
         let settings = (wanted.session_settings)(session);
@@ -271,7 +286,7 @@ fn systemd_text(setting: &Setting) -> Option<String> {
     })
 }
 
-fn reload(plan: &mut Plan, base: &Base) {
+fn reload(plan: &mut Plan, base: &Base, survey: &Survey) {
     let changed = |slice: &GroupPath| {
         let path = drop_in_path(slice);
         plan.steps
@@ -280,7 +295,7 @@ fn reload(plan: &mut Plan, base: &Base) {
     };
     let units: Vec<String> = [&base.agent, &base.workloads]
         .into_iter()
-        .filter(|slice| changed(slice))
+        .filter(|slice| changed(slice) || is_unread(slice, survey))
         .filter_map(|slice| slice.name().map(str::to_owned))
         .collect();
     if !units.is_empty() {

@@ -1,6 +1,6 @@
 //! The steps that take away exactly what cgmgr made, and nothing else.
 
-use super::apply::drop_in_path;
+use super::apply::{drop_in_path, is_unread};
 use super::state::{GroupState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, SUPERVISOR};
@@ -97,12 +97,15 @@ fn drop_ins(plan: &mut Plan, base: &Base, survey: &Survey) {
     let mut units = Vec::new();
     for slice in [&base.agent, &base.workloads] {
         let path = drop_in_path(slice);
-        if let Some(before) = survey.drop_ins.get(&path) {
+        let found = survey.drop_ins.get(&path);
+        if let Some(before) = found {
             plan.steps.push(Step::DropIn {
                 path,
                 text: None,
                 before: Some(before.clone()),
             });
+        }
+        if found.is_some() || is_unread(slice, survey) {
             units.extend(slice.name().map(str::to_owned));
         }
     }

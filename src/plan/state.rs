@@ -2,7 +2,7 @@
 
 use super::identity::Identity;
 use crate::path::{GroupPath, SessionName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The mark `user.cgmgr.made` of a group that the anchor of the delegated unit made for itself.
 pub const MADE_BY_ANCHOR: &str = "anchor";
@@ -73,6 +73,8 @@ pub struct Survey {
     pub sessions: Vec<SessionState>,
     /// systemd's drop-ins of ours for the slices: path and text, as far as they exist.
     pub drop_ins: BTreeMap<String, String>,
+    /// Those of them, by path, of which systemd has not carried out the last change: who made it was killed.
+    pub unread: BTreeSet<String>,
 }
 
 impl Survey {

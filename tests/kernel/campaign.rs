@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::cgmgr::{Done, cgmgr, command, finish, payload, run_command, until};
-use crate::lab::{Lab, MOUNT, children, is_systemd, path_of, read, session_groups, sessions, workloads};
+use crate::lab::{
+    Lab, MOUNT, children, is_systemd, path_of, read, session_groups, sessions, variable, workloads,
+};
 use crate::tracer::{Call, Fault, Traced, trace};
 
 /// The session that faults happen to.
@@ -32,7 +34,7 @@ pub enum Form {
     Detach,
     /// `kill` of a live session.
     Kill,
-    /// `down` where sessions were run before.
+    /// `down` where a role was applied and sessions were run.
     Down,
     /// `down --kill` with a live session.
     DownKill,
@@ -167,6 +169,10 @@ impl Field {
             finish(&mut command(&words)).expect(0);
             until("the command runs", || fs::exists(self.record()).unwrap_or(false));
             return;
+        }
+        if form == Form::Down {
+            // On a machine with systemd only this gives the slices limits.
+            cgmgr(&["apply", &self.role]).expect(0);
         }
         cgmgr(&[
             "run", "--quiet", "--name", "early", "--role", &self.role, "--", "true",
@@ -374,7 +380,13 @@ pub fn victim_lives() -> bool {
     events.is_ok_and(|events| events.contains("populated 1"))
 }
 
-/// Of each kind every `step`th, from a place on that differs by kind, and at least one.
+/// Which of the machines that are tested side by side this is: each takes other faults where not all are tried.
+fn turn() -> usize {
+    let distro = variable("CGMGR_LAB_DISTRO").and_then(|number| number.parse::<usize>().ok());
+    2 * usize::from(is_systemd()) + distro.unwrap_or(0) % 2
+}
+
+/// Of each kind every `step`th, from a place on that differs by kind and by machine, and at least one.
 pub fn chosen<T>(all: Vec<(String, T)>, step: usize) -> Vec<T> {
     let mut kinds: BTreeMap<String, Vec<T>> = BTreeMap::new();
     for (kind, one) in all {
@@ -382,7 +394,7 @@ pub fn chosen<T>(all: Vec<(String, T)>, step: usize) -> Vec<T> {
     }
     let mut taken = Vec::new();
     for (number, (_, ones)) in kinds.into_iter().enumerate() {
-        let first = number * 7 % ones.len().min(step);
+        let first = (number * 7 + turn() * step.div_ceil(4)) % ones.len().min(step);
         taken.extend(ones.into_iter().skip(first).step_by(step));
     }
     taken

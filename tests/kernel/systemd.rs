@@ -3,6 +3,7 @@
 mod boundary;
 mod readme;
 mod slices;
+mod unread;
 
 use std::path::Path;
 use std::process::Command;

@@ -24,13 +24,13 @@ fn a_command_killed_anywhere_is_got_over_by_the_next() {
             let point = (*form, call.process, call.nth);
             match call.changes {
                 true => changing.push((call.name.clone(), point)),
-                false => reading.push((String::new(), point)),
+                false => reading.push((format!("{form:?}"), point)),
             }
         }
     }
     // Killed before a call that changes nothing, or before the next one, is the same: of those a few will do.
-    let mut points = chosen(changing, if full() { 1 } else { 10 });
-    points.extend(chosen(reading, if full() { 20 } else { 400 }));
+    let mut points = chosen(changing, if full() { 1 } else { 30 });
+    points.extend(chosen(reading, if full() { 20 } else { 4000 }));
     points.sort();
     let points: Vec<(Form, (usize, usize))> = points.into_iter().map(|(f, p, n)| (f, (p, n))).collect();
     try_each(&field, "killed", &points, &mut |form, (process, nth)| {

@@ -56,7 +56,7 @@ fn a_command_refused_anywhere_says_so_and_leaves_nothing() {
         }
     }
     let mut points = chosen(changing, if full() { 1 } else { 20 });
-    points.extend(chosen(reading, if full() { 10 } else { 200 }));
+    points.extend(chosen(reading, if full() { 1 } else { 200 }));
     points.sort_by_key(|(form, call, error)| (*form, call.process, call.nth, *error));
     let points: Vec<(Form, (Call, i32))> = points.into_iter().map(|(f, c, e)| (f, (c, e))).collect();
     try_each(&field, "refused", &points, &mut |form, (wanted, error)| {
