@@ -5,6 +5,7 @@ use super::mounts;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use std::sync::Mutex;
 
 /// The text of a file of one record below /proc (or any other small kernel file).
 pub fn read(path: &str) -> Result<String, Errno> {
@@ -105,6 +106,18 @@ pub fn line_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 /// reused.
 pub fn start_time(pid: i32) -> Option<u64> {
     Some(stat(pid)?.start)
+}
+
+/// When this very process started. It is read once: an embedding program launches many sessions.
+pub fn own_start_time() -> Option<u64> {
+    static READ: Mutex<Option<(u32, u64)>> = Mutex::new(None);
+    // A fork of this process is another one.
+    let own = std::process::id();
+    let mut read = READ.lock().ok()?;
+    if read.is_none_or(|(pid, _)| pid != own) {
+        *read = Some((own, start_time(own as i32)?));
+    }
+    read.map(|(_, start)| start)
 }
 
 /// The process that a thread belongs to. `None` where the thread is gone.
@@ -214,6 +227,10 @@ mod tests {
         let me = std::process::id() as i32;
         assert!(comm(me).is_some());
         assert!(start_time(me).unwrap() > 0);
+        assert_eq!(
+            (own_start_time(), own_start_time()),
+            (start_time(me), start_time(me))
+        );
         assert_eq!(is_exiting(me), Some(false));
         assert!(!is_stopped(me));
         let thread = std::thread::spawn(|| thread_group(rustix::thread::gettid().as_raw_nonzero().get()));

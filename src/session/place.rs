@@ -3,10 +3,12 @@
 use super::failure::LaunchError;
 use super::registry::{self, Registry};
 use crate::host::{Base, Host};
-use crate::kernel::{Tree, process};
+use crate::kernel::{Group, Tree, process};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// A sweep is due after this many launches at the earliest.
 const SWEEP_AT_LEAST: usize = 16;
@@ -23,6 +25,8 @@ pub struct Place {
     pub registry: Registry,
     /// Launches until it is time to sweep again.
     sweep_in: AtomicUsize,
+    /// Control files that groups of sessions are known to have.
+    files: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Place {
@@ -53,6 +57,7 @@ impl Place {
             tree,
             registry,
             sweep_in: AtomicUsize::new(0),
+            files: Mutex::default(),
         })
     }
 
@@ -61,6 +66,12 @@ impl Place {
     pub(super) fn is_time_to_sweep(&self) -> bool {
         let one_less = |left: usize| left.checked_sub(1);
         self.sweep_in.fetch_update(Relaxed, Relaxed, one_less).is_err()
+    }
+
+    /// Whether this kernel gives groups of sessions, whose parent is `parent`, the control file. What it has it keeps.
+    pub(super) fn has_file(&self, parent: &Group, file: &'static str) -> bool {
+        let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(file) || (parent.has(file) && known.insert(file))
     }
 
     /// Remembers how many groups a sweep has looked at.

@@ -142,7 +142,7 @@ fn in_group<'a>(
     let lacking: Vec<&str> = session_plan::limits(request.settings)
         .filter(|s| s.value.is_some() && s.knob.controller.is_none_or(|c| base.controllers.contains(&c)))
         .filter_map(|s| s.knob.file)
-        .filter(|file| !parent.has(file))
+        .filter(|file| !place.has_file(&parent, file))
         .collect();
     let uid = request.user.as_ref().map_or(place.host.euid, |u| u.identity.uid);
     let forecast = session_plan::forecast(request.settings, &place.host, Backend::Cgroupfs, &lacking);
@@ -162,7 +162,7 @@ fn in_group<'a>(
         command: command::shown(&request.argv),
         uid,
         supervisor: std::process::id() as i32,
-        supervisor_start: process::start_time(std::process::id() as i32),
+        supervisor_start: process::own_start_time(),
         started: now(),
     };
     let path = base.sessions.join(&name.directory());
