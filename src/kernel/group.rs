@@ -429,6 +429,21 @@ impl Group {
         self.attribute(&format!("user.cgmgr.{key}"))
     }
 
+    /// The same where it decides what is ours: only that it is not there means that it is not.
+    pub fn try_marked(&self, key: &str) -> Result<Option<String>> {
+        let name = format!("user.cgmgr.{key}");
+        let mut value = [0u8; 256];
+        match fs::fgetxattr(&self.dir, name.as_str(), &mut value) {
+            Ok(size) => Ok(String::from_utf8(value[..size].to_vec()).ok()),
+            Err(Errno::NODATA | Errno::NODEV | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(KernelError::new(
+                Doing::Read,
+                format!("{name} of {}", self.path),
+                e,
+            )),
+        }
+    }
+
     /// Any extended attribute, if it is there and readable (`user.delegate` is systemd's mark of a delegated unit).
     pub fn attribute(&self, name: &str) -> Option<String> {
         self.try_attribute(name).ok().flatten()
