@@ -164,6 +164,16 @@ impl Group {
         fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
+    /// The same where a file that is not there means that a limit is not enforced: what else the kernel may answer does
+    /// not say so.
+    pub fn try_has(&self, name: &str) -> Result<bool> {
+        match fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(KernelError::new(Doing::Read, self.file(name), e)),
+        }
+    }
+
     /// Writes `value`, in one write.
     pub fn write(&self, name: &str, value: &str) -> Result<()> {
         self.write_open(name, value, OFlags::WRONLY).map(drop)
