@@ -95,7 +95,7 @@ fn endured(
         return succeeded(field, form, call, error, done);
     }
     check(done.status == failure, || format!("exit status {}", done.status))?;
-    says(call, done)?;
+    says(call, error, done)?;
     match form {
         Form::RunFirst | Form::Run | Form::Detach => {
             check(!traced.executed, || "the command was started".into())?;
@@ -122,15 +122,17 @@ fn endured(
 }
 
 /// That the error names what failed, with which value, and what to do.
-fn says(call: &Call, done: &Done) -> Result<(), String> {
+fn says(call: &Call, error: i32, done: &Done) -> Result<(), String> {
     check(done.err.contains("cgmgr: error: "), || "no error is told".into())?;
     check(done.err.contains("  help: "), || "no remedy is told".into())?;
     check(!done.err.contains("could not undo"), || {
         "something could not be undone".into()
     })?;
-    check(done.err.contains(&call.about), || {
-        format!("{} is not named", call.about)
-    })?;
+    // What a look says is not there, or not allowed, is said of the group.
+    let lacks = !call.changes && matches!(error, ENOENT | EACCES);
+    let group = call.about.rsplit_once('/').filter(|_| lacks);
+    let named = done.err.contains(&call.about) || group.is_some_and(|(group, _)| done.err.contains(group));
+    check(named, || format!("{} is not named", call.about))?;
     let value = call.value.as_deref().unwrap_or("").trim();
     check(done.err.contains(value), || format!("`{value}` is not named"))
 }
