@@ -232,7 +232,7 @@ impl<'a> Cgroupfs<'a> {
             }
             Step::Unmark { group } => {
                 let target = self.tree.group(group)?;
-                if let Some(names) = target.marked(ENABLED) {
+                if let Some(names) = target.try_marked(ENABLED)? {
                     self.journal.push(Undo::Unmarked {
                         group: group.clone(),
                         names,
@@ -317,7 +317,7 @@ impl<'a> Cgroupfs<'a> {
         if off.is_empty() {
             return Ok(());
         }
-        let remembered = group.marked(ENABLED);
+        let remembered = group.try_marked(ENABLED)?;
         let names = remember(remembered.as_deref(), off.iter().copied()).unwrap_or_default();
         self.journal.push(Undo::Enabled {
             group: path.clone(),

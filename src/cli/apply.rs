@@ -5,6 +5,7 @@ use super::context::{self, CommandError, Outcome, print_json, warn_notice};
 use super::roles;
 use crate::backend::cgroupfs::{Cgroupfs, Written};
 use crate::host::Base;
+use crate::kernel::error::KernelError;
 use crate::kernel::{Tree, survey};
 use crate::limits::{Part, Settings};
 use crate::path::{GroupPath, SessionName};
@@ -67,15 +68,20 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     } else {
         print_receipts(&receipts, &work.plan)?;
     }
-    held_or_failed(&receipts, &place, (tree, base))
+    held_or_failed(&receipts, &after, &place, (tree, base))
 }
 
 /// What this host was said to hold, and does not: systemd accepts a value and may write another, or none.
-fn held_or_failed(receipts: &[(GroupPath, Receipt)], place: &Place, (tree, base): (&Tree, &Base)) -> Outcome {
+fn held_or_failed(
+    receipts: &[(GroupPath, Receipt)],
+    after: &Survey,
+    place: &Place,
+    (tree, base): (&Tree, &Base),
+) -> Outcome {
     let mut missed = Vec::new();
     for (group, receipt) in receipts {
         // A session that ended while it was read held nothing any more.
-        if group.parent().as_ref() == Some(&base.sessions) && tree.find(group)?.is_none() {
+        if group.parent().as_ref() == Some(&base.sessions) && has_ended(tree, group, after)? {
             continue;
         }
         for entry in &receipt.entries {
@@ -93,6 +99,15 @@ fn held_or_failed(receipts: &[(GroupPath, Receipt)], place: &Place, (tree, base)
         format!("not everything took effect: {}", missed.join(", ")),
         "`cgmgr doctor` shows what is in the way",
     ))
+}
+
+/// Whether a session is over that was there `after`. Its name may have been taken by another one since.
+fn has_ended(tree: &Tree, group: &GroupPath, after: &Survey) -> Result<bool, KernelError> {
+    let Some(found) = tree.find(group)? else {
+        return Ok(true);
+    };
+    let then = after.sessions.iter().find(|s| s.group == *group);
+    Ok(then.is_none_or(|session| session.identity != survey::identity(&found)))
 }
 
 fn foretold_enforced(entry: &Entry, place: &Place) -> bool {

@@ -164,6 +164,16 @@ impl Group {
         fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()).is_ok()
     }
 
+    /// The same where a file that is not there means that a limit is not enforced: what else the kernel may answer does
+    /// not say so.
+    pub fn try_has(&self, name: &str) -> Result<bool> {
+        match fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(KernelError::new(Doing::Read, self.file(name), e)),
+        }
+    }
+
     /// Writes `value`, in one write.
     pub fn write(&self, name: &str, value: &str) -> Result<()> {
         self.write_open(name, value, OFlags::WRONLY).map(drop)
@@ -427,6 +437,21 @@ impl Group {
     /// The extended attribute `user.cgmgr.<key>`, if it is there.
     pub fn marked(&self, key: &str) -> Option<String> {
         self.attribute(&format!("user.cgmgr.{key}"))
+    }
+
+    /// The same where it decides what is ours: only that it is not there means that it is not.
+    pub fn try_marked(&self, key: &str) -> Result<Option<String>> {
+        let name = format!("user.cgmgr.{key}");
+        let mut value = [0u8; 256];
+        match fs::fgetxattr(&self.dir, name.as_str(), &mut value) {
+            Ok(size) => Ok(String::from_utf8(value[..size].to_vec()).ok()),
+            Err(Errno::NODATA | Errno::NODEV | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(KernelError::new(
+                Doing::Read,
+                format!("{name} of {}", self.path),
+                e,
+            )),
+        }
     }
 
     /// Any extended attribute, if it is there and readable (`user.delegate` is systemd's mark of a delegated unit).

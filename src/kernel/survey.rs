@@ -81,8 +81,8 @@ pub fn state(group: &Group) -> Result<GroupState, KernelError> {
         populated: group.populated()?,
         children: group.children()?,
         files,
-        made: group.marked(MADE),
-        enabled_by_us: group.marked(ENABLED),
+        made: group.try_marked(MADE)?,
+        enabled_by_us: group.try_marked(ENABLED)?,
     })
 }
 

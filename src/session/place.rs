@@ -3,7 +3,7 @@
 use super::failure::LaunchError;
 use super::registry::{self, Registry};
 use crate::host::{Base, Host};
-use crate::kernel::{Group, Tree, process};
+use crate::kernel::{Group, KernelError, Tree, process};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
 use std::collections::BTreeSet;
@@ -69,9 +69,9 @@ impl Place {
     }
 
     /// Whether this kernel gives groups of sessions, whose parent is `parent`, the control file. What it has it keeps.
-    pub(super) fn has_file(&self, parent: &Group, file: &'static str) -> bool {
+    pub(super) fn has_file(&self, parent: &Group, file: &'static str) -> Result<bool, KernelError> {
         let mut known = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains(file) || (parent.has(file) && known.insert(file))
+        Ok(known.contains(file) || (parent.try_has(file)? && known.insert(file)))
     }
 
     /// Remembers how many groups a sweep has looked at.

@@ -139,11 +139,14 @@ fn in_group<'a>(
     let mut warnings = Vec::new();
     let parent = ready_parent(request, place, tree, base, &mut warnings)?;
     let (name, lock) = reserve(request, place, Some(&parent))?;
-    let lacking: Vec<&str> = session_plan::limits(request.settings)
-        .filter(|s| s.value.is_some() && s.knob.controller.is_none_or(|c| base.controllers.contains(&c)))
-        .filter_map(|s| s.knob.file)
-        .filter(|file| !place.has_file(&parent, file))
-        .collect();
+    let mut lacking: Vec<&str> = Vec::new();
+    let expected = session_plan::limits(request.settings)
+        .filter(|s| s.value.is_some() && s.knob.controller.is_none_or(|c| base.controllers.contains(&c)));
+    for file in expected.filter_map(|s| s.knob.file) {
+        if !place.has_file(&parent, file)? {
+            lacking.push(file);
+        }
+    }
     let uid = request.user.as_ref().map_or(place.host.euid, |u| u.identity.uid);
     let forecast = session_plan::forecast(request.settings, &place.host, Backend::Cgroupfs, &lacking);
     let identity = Identity {

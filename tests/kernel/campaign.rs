@@ -430,7 +430,9 @@ pub fn try_each<T>(field: &Field, what: &str, points: &[(Form, T)], one: &mut dy
             if machine() != field.before {
                 let left = format!("{form:?}: `down --kill` leaves {:#?}", machine());
                 went = Some(Err(went.and_then(Result::err).unwrap_or_default() + &left));
+                // One failure is not to be that of all that follow.
                 let _ = fs::remove_dir_all("/run/cgmgr");
+                without_controllers();
             }
         }
         hits += usize::from(went.is_some());

@@ -427,7 +427,11 @@ fn about(pid: Pid, r: &libc::user_regs_struct) -> (String, Option<String>) {
 
 fn link(pid: Pid, name: &str) -> String {
     let found = std::fs::read_link(format!("/proc/{pid}/{name}"));
-    found.map_or(String::new(), |path| path.to_string_lossy().into_owned())
+    found.map_or(String::new(), |path| {
+        let path = path.to_string_lossy();
+        // A group that was removed meanwhile has the same name as before.
+        path.trim_end_matches(" (deleted)").to_owned()
+    })
 }
 
 fn memory(pid: Pid, address: u64, length: usize) -> Vec<u8> {
