@@ -174,6 +174,7 @@ impl Ready<'_> {
             detached: self.args.detach,
             terminal: None,
             signals,
+            on_start: None,
             require_limits: self.args.require_limits,
         }
     }
@@ -238,15 +239,17 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
     };
     supervise::adopt_orphans();
     let terminal = Terminal::open();
+    // At once: what the terminal sends from now on reaches the command by itself, and twice is once too often.
+    let pass_on_early = |pid| signals.pass_on_early(pid);
     let request = Request {
         terminal: terminal.as_ref(),
+        on_start: Some(&pass_on_early),
         ..ready.request(None, Some(signals.callers))
     };
     let mut running = match launch::launch(request, &ready.place) {
         Ok(running) => running,
         Err(error) => return fail(&error, report),
     };
-    signals.pass_on_early(running.spawned.pid);
     let mut notes = notes(&running);
     if !ready.args.quiet {
         notes.iter().for_each(context::warn);

@@ -56,6 +56,8 @@ pub struct Request<'a> {
     pub terminal: Option<&'a Terminal>,
     /// How the caller had its signals set: the command gets them so.
     pub signals: Option<CallersSignals>,
+    /// Told the command's pid as soon as it runs, before anything else is done.
+    pub on_start: Option<&'a dyn Fn(i32)>,
     /// Start nothing where something declared cannot be enforced.
     pub require_limits: bool,
 }
@@ -77,6 +79,7 @@ impl<'a> Request<'a> {
             detached: false,
             terminal: None,
             signals: None,
+            on_start: None,
             require_limits: false,
         }
     }
@@ -138,6 +141,11 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
             return Err(KernelError::new(Doing::Place, path, errno).into());
         }
     };
+    if let Some(tell) = request.on_start
+        && spawned.refusals.iter().all(|r| !r.fatal)
+    {
+        tell(spawned.pid);
+    }
     if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
         let error = not_started(fatal, &request.argv[0], request.user.as_ref());
         let _ = rustix::process::waitid(
