@@ -8,7 +8,6 @@ pub mod counters;
 pub mod error;
 pub mod group;
 pub mod kmsg;
-pub mod locks;
 pub mod mounts;
 pub mod probe;
 pub mod process;

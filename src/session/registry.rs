@@ -6,7 +6,7 @@
 //! anybody could hold a lock.
 
 use crate::host::{Base, BaseKind};
-use crate::kernel::{locks, process};
+use crate::kernel::process;
 use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -15,15 +15,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, DirEntryExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Records of ended sessions kept per base; the oldest go first.
 const RECORDS_KEPT: usize = 512;
-
-/// Up to so many files it costs less to ask for each lock by itself.
-const ONE_BY_ONE: usize = 16;
 
 /// How often a lock that is held is tried again, and how long after.
 const LOCK_TRIES: u32 = 3;
@@ -281,25 +278,16 @@ impl Registry {
     /// is known to be.
     pub fn sweep_debris(&self, own: Option<&SessionName>) -> BTreeSet<SessionName> {
         let mut attended: BTreeSet<SessionName> = own.cloned().into_iter().collect();
-        let entries: Vec<_> = std::fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
-        // Many locks in one look; what that does not show is asked for by itself.
-        let held = if entries.len() > ONE_BY_ONE {
-            locks::flocked(std::fs::metadata(&self.directory).map_or(0, |meta| meta.dev()))
-        } else {
-            BTreeSet::new()
-        };
-        for entry in entries {
+        // Not by /proc/locks: to list all locks the kernel first waits for every processor (percpu_down_write in
+        // fs/locks.c), which takes longer than to ask for a few hundred one by one.
+        for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let file = entry.file_name();
             let file = file.to_string_lossy();
             if let Some(name) = file.strip_suffix(".lock") {
                 let Ok(name) = SessionName::new(name) else {
                     continue;
                 };
-                if attended.contains(&name) || held.contains(&entry.ino()) || self.is_attended(&name) {
+                if attended.contains(&name) || self.is_attended(&name) {
                     attended.insert(name);
                 } else {
                     // Taking and dropping a free lock removes its file.
