@@ -176,7 +176,7 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 ///
 /// A stop signal that came in meanwhile (Ctrl-Z) takes effect on the new process as soon as it has the caller's mask,
 /// which is before exec: `on_stop` is then told its pid and the signal, and returns when it was let go on. Without
-/// somebody to tell, the new process may borrow this one's memory until it has become the command (see [`borrow`]): that
+/// somebody to tell, the new process may borrow this one's memory until it has become the command (as vfork(2) does): that
 /// is faster, and this thread then waits in the kernel.
 ///
 /// # Errors
