@@ -59,6 +59,24 @@ struct Bench {
 }
 
 impl Bench {
+    /// Launches in each way in turn, `rounds` times.
+    fn measure(&self, ways: &[Way], rounds: usize, pause: Duration) -> Result<Vec<Sample>, String> {
+        let mut samples: Vec<Sample> = ways.iter().map(|_| Sample::default()).collect();
+        // The first round only fills caches.
+        for round in 0..=rounds {
+            for (way, sample) in ways.iter().zip(&mut samples) {
+                let took = self.launch(*way, round)?;
+                if round > 0 {
+                    sample.add(took);
+                }
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
+                }
+            }
+        }
+        Ok(samples)
+    }
+
     fn launch(&self, way: Way, number: usize) -> Result<Duration, String> {
         let name = format!("bench-{number}");
         let since = Instant::now();
@@ -97,17 +115,7 @@ pub fn bench(rounds: usize) -> Result<(), String> {
         (Duration::from_millis(20), "20 ms apart"),
         (Duration::ZERO, "back to back"),
     ] {
-        let mut samples: Vec<Sample> = ways.iter().map(|_| Sample::default()).collect();
-        // The first round only fills caches.
-        for round in 0..=rounds {
-            for (way, sample) in ways.iter().zip(&mut samples) {
-                let took = bench.launch(*way, round)?;
-                if round > 0 {
-                    sample.add(took);
-                }
-                std::thread::sleep(pause);
-            }
-        }
+        let samples = bench.measure(&ways, rounds, pause)?;
         print_table(title, &ways, &samples);
     }
     crowd(&bench, rounds)?;
@@ -186,15 +194,7 @@ fn crowd(bench: &Bench, rounds: usize) -> Result<(), String> {
         }
         // Settled: what making them has left to do is not to be measured.
         std::thread::sleep(Duration::from_millis(500));
-        let mut samples: Vec<Sample> = ways.iter().map(|_| Sample::default()).collect();
-        for round in 0..=rounds {
-            for (way, sample) in ways.iter().zip(&mut samples) {
-                let took = bench.launch(*way, round)?;
-                if round > 0 {
-                    sample.add(took);
-                }
-            }
-        }
+        let samples = bench.measure(&ways, rounds, Duration::ZERO)?;
         let medians: Vec<f64> = samples.iter().map(Sample::median).collect();
         if alone.is_empty() {
             alone.clone_from(&medians);

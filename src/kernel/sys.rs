@@ -373,15 +373,15 @@ impl Borrower<'_> {
 /// # Safety
 ///
 /// `args` has CLONE_VM, CLONE_VFORK and a stack that nobody else uses; `data` is what `begin` takes.
-#[cfg(target_arch = "x86_64")]
 unsafe fn clone3_and_call(
     args: &libc::clone_args,
     begin: extern "C" fn(*const libc::c_void) -> !,
     data: *const libc::c_void,
 ) -> libc::c_long {
-    let result: libc::c_long;
+    let mut result = -libc::c_long::from(libc::ENOSYS);
     // SAFETY: the system call changes rax, rcx and r11 only. The new process has this one's registers but for rax and rsp,
     // leaves this function by its call and never comes back.
+    #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -401,23 +401,8 @@ unsafe fn clone3_and_call(
             lateout("r11") _,
         );
     }
-    result
-}
-
-/// The same.
-///
-/// # Safety
-///
-/// The same.
-#[cfg(target_arch = "aarch64")]
-unsafe fn clone3_and_call(
-    args: &libc::clone_args,
-    begin: extern "C" fn(*const libc::c_void) -> !,
-    data: *const libc::c_void,
-) -> libc::c_long {
-    let result: libc::c_long;
-    // SAFETY: the system call changes x0 only. The new process has this one's registers but for x0 and sp, leaves this
-    // function by its call and never comes back.
+    // SAFETY: the same, where the system call changes x0 only, and the new process's registers differ in x0 and sp.
+    #[cfg(target_arch = "aarch64")]
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -434,17 +419,9 @@ unsafe fn clone3_and_call(
             in("x3") data,
         );
     }
+    // Elsewhere `may_borrow` says no.
+    let _ = (args, begin, data, &mut result);
     result
-}
-
-/// Never called: [`may_borrow`] says no.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone3_and_call(
-    _args: &libc::clone_args,
-    _begin: extern "C" fn(*const libc::c_void) -> !,
-    _data: *const libc::c_void,
-) -> libc::c_long {
-    -libc::c_long::from(libc::ENOSYS)
 }
 
 /// Waits until the new process says something or has become the command (end of file).
