@@ -85,7 +85,7 @@ impl Stat {
         // comm is in parentheses and may itself contain any of them: fields start after the last one.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         Some(Self {
-            state: fields.first()?.chars().next()?,
+            state: fields.first()?.chars().next().filter(char::is_ascii_alphabetic)?,
             parent: fields.get(1)?.parse().ok()?,
             has_terminal: *fields.get(4)? != "0",
             flags: fields.get(6)?.parse().ok()?,
@@ -221,6 +221,17 @@ pub fn rss(pid: i32, page_size: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_is_a_letter() {
+        let stat = |state: &str| {
+            let rest = ["0"; 20].join(" ");
+            Stat::parse(&format!("1 (a) b) {state} {rest}"))
+        };
+        assert_eq!(stat("S").unwrap().state, 'S');
+        // Found by the fuzz target: white space, though not to split_ascii_whitespace.
+        assert_eq!(stat("\u{b}"), None);
+    }
 
     #[test]
     fn this_process_is_found() {
