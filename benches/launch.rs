@@ -55,7 +55,7 @@ impl Way {
 
 struct Bench {
     parent: OwnedFd,
-    library: Library,
+    embedder: Library,
 }
 
 impl Bench {
@@ -82,7 +82,7 @@ impl Bench {
         let since = Instant::now();
         match way {
             Way::FloorLoop => floor::once(&self.parent, &name).map_err(|e| format!("floor: {e}"))?,
-            Way::Library => self.library.once()?,
+            Way::Library => self.embedder.once()?,
             Way::ForkExec => run_bare(&mut Command::new("/bin/true"))?,
             Way::FloorProcess => {
                 run_bare(Command::new("/lab/floor").args([&machine::parent(), &name, "/bin/true"]))?;
@@ -108,7 +108,7 @@ pub fn bench(rounds: usize) -> Result<(), String> {
     peers::make_bundle("bench-crun")?;
     let bench = Bench {
         parent: floor::open(&machine::parent()).map_err(|e| format!("{}: {e}", machine::parent()))?,
-        library: Library::new()?,
+        embedder: Library::new()?,
     };
     let ways = Way::all();
     for (pause, title) in [
@@ -190,7 +190,7 @@ fn crowd(bench: &Bench, rounds: usize) -> Result<(), String> {
     let mut live = Vec::new();
     for crowd in CROWDS {
         while live.len() < crowd {
-            live.push(bench.library.hold()?);
+            live.push(bench.embedder.hold()?);
         }
         // Settled: what making them has left to do is not to be measured.
         std::thread::sleep(Duration::from_millis(500));

@@ -67,7 +67,7 @@ impl Library {
     pub fn hold(&self) -> Result<Live<'_>, String> {
         let running = self.launch(&["/bin/sleep", "100000"])?;
         Ok(Live {
-            library: self,
+            embedder: self,
             running,
         })
     }
@@ -87,7 +87,7 @@ impl Library {
 
 /// A live session.
 pub struct Live<'a> {
-    library: &'a Library,
+    embedder: &'a Library,
     running: Running,
 }
 
@@ -95,7 +95,7 @@ impl Live<'_> {
     /// Ends it.
     pub fn end(self) -> Result<(), String> {
         pidfd_send_signal(&self.running.spawned.pidfd, Signal::KILL).map_err(|e| e.to_string())?;
-        self.library.end(self.running)
+        self.embedder.end(self.running)
     }
 }
 
