@@ -574,7 +574,8 @@ pub fn kill_and_wait(group: &Group, deadline: Duration) -> Result<(), KernelErro
 /// The same, with somebody who is told when it takes long.
 pub fn kill_and_tell(group: &Group, deadline: Duration, progress: Progress<'_>) -> Result<(), KernelError> {
     match group.kill() {
-        Err(e) if e.is_gone() => return Ok(()),
+        // The group is gone, or has no such file (before Linux 5.14): which of the two is seen below.
+        Err(e) if e.is_gone() => group.kill_each()?,
         other => other?,
     }
     let started = Instant::now();
