@@ -67,7 +67,7 @@ impl Guest {
             memory_mib: 2048,
             swap: false,
             cpus: 2,
-            deadline: Duration::from_secs(900),
+            deadline: Duration::from_secs(1800),
             silence: Duration::from_secs(240),
             out: None,
         }
