@@ -141,11 +141,6 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
             return Err(KernelError::new(Doing::Place, path, errno).into());
         }
     };
-    if let Some(tell) = request.on_start
-        && spawned.refusals.iter().all(|r| !r.fatal)
-    {
-        tell(spawned.pid);
-    }
     if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
         let error = not_started(fatal, &request.argv[0], request.user.as_ref());
         let _ = rustix::process::waitid(
@@ -154,6 +149,9 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         );
         prepared.undo();
         return Err(error);
+    }
+    if let Some(tell) = request.on_start {
+        tell(spawned.pid);
     }
     if spawned.moved
         && let Some(path) = prepared.group.as_ref().map(|(_, path)| path.clone())
