@@ -364,11 +364,9 @@ fn every_fate_of_a_stream_of_sessions_is_told_truly() {
                     if !wrong.is_empty() {
                         let told =
                             told.map(|t| format!("{:#}\n{:?}\n{:#?}", t.report["oom"], t.witness, t.done));
-                        let mut wrongs = wrongs.lock().expect("no panic");
-                        wrongs.push(format!(
-                            "{name} {fate:?}: {wrong:?}\n{}",
-                            told.unwrap_or_default()
-                        ));
+                        let all = format!("{name} {fate:?}: {wrong:?}\n{}", told.unwrap_or_default());
+                        say(&all);
+                        wrongs.lock().expect("no panic").push(all);
                     }
                 }
             });

@@ -34,8 +34,8 @@ fn a_command_killed_anywhere_is_got_over_by_the_next() {
         is_systemd() && matches!(form, Form::Down | Form::DownKill | Form::Apply)
     });
     let mut points = chosen(changing, if full() { 1 } else { 30 });
-    points.extend(chosen(quick, if full() { 5 } else { 4000 }));
-    points.extend(chosen(slow, if full() { 100 } else { 4000 }));
+    points.extend(chosen(quick, if full() { 1 } else { 4000 }));
+    points.extend(chosen(slow, if full() { 10 } else { 4000 }));
     points.sort();
     let points: Vec<(Form, (usize, usize))> = points.into_iter().map(|(f, p, n)| (f, (p, n))).collect();
     try_each(&field, "killed", &points, &mut |form, (process, nth)| {
