@@ -1,7 +1,7 @@
 //! What is to be said about a machine: facts in, findings out, each with one line of remedy. Pure.
 #![deny(clippy::disallowed_methods)]
 
-use crate::host::{BaseKind, Hierarchy, Host};
+use crate::host::{BaseKind, Hierarchy, Host, MountOptions};
 use crate::limits::{CoderEnv, Controller, KNOBS, Origin, Part, Priorities, Settings, Value};
 use crate::plan::hierarchy;
 use crate::plan::receipt::{Backend, Outcome, predict};
@@ -15,6 +15,8 @@ use serde::Serialize;
 pub struct Facts {
     /// The machine itself.
     pub host: Host,
+    /// How the v2 hierarchy is mounted, where it is.
+    pub options: Option<MountOptions>,
     /// The backend in force.
     pub backend: Backend,
     /// Whether the user asked for that backend.
@@ -241,7 +243,7 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
 }
 
 fn options(all: &mut Vec<Finding>, facts: &Facts) {
-    let Some(mount) = facts.host.hierarchy.mount() else {
+    let (Some(mount), Some(options)) = (facts.host.hierarchy.mount(), facts.options) else {
         return;
     };
     let remount = |option: &str| format!("mount -o remount,{option} {}", mount.point);
@@ -249,7 +251,7 @@ fn options(all: &mut Vec<Finding>, facts: &Facts) {
     if !mount.true_root {
         return;
     }
-    if !mount.recursiveprot {
+    if !options.recursiveprot {
         say_fix(
             all,
             Level::Warning,
@@ -257,7 +259,7 @@ fn options(all: &mut Vec<Finding>, facts: &Facts) {
             remount("memory_recursiveprot"),
         );
     }
-    if !mount.nsdelegate {
+    if !options.nsdelegate {
         say_fix(
             all,
             Level::Note,
@@ -490,8 +492,6 @@ mod tests {
         Mount {
             point: "/sys/fs/cgroup".into(),
             read_only: false,
-            nsdelegate: true,
-            recursiveprot: true,
             true_root: true,
         }
     }
@@ -519,6 +519,10 @@ mod tests {
                 hierarchy: Hierarchy::Unified(mount()),
                 base: Ok(Base::below(BaseKind::Root, GroupPath::root(), controllers)),
             },
+            options: Some(MountOptions {
+                nsdelegate: true,
+                recursiveprot: true,
+            }),
             backend: Backend::Cgroupfs,
             chosen: false,
             systemd_version: None,

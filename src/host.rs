@@ -122,12 +122,17 @@ pub struct Mount {
     pub point: String,
     /// Whether it is mounted read-only (as in many containers).
     pub read_only: bool,
+    /// Whether the mount shows the hierarchy's true root (and not a namespace's).
+    pub true_root: bool,
+}
+
+/// Options of the v2 hierarchy, the same for each of its mounts (cgroup-v2.rst, "Mounting").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountOptions {
     /// `nsdelegate`: cgroup namespaces are delegation boundaries.
     pub nsdelegate: bool,
     /// `memory_recursiveprot`: memory.min and memory.low of a group protect its whole subtree.
     pub recursiveprot: bool,
-    /// Whether the mount shows the hierarchy's true root (and not a namespace's).
-    pub true_root: bool,
 }
 
 /// What kind of place cgmgr's hierarchy stands in.

@@ -40,6 +40,7 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
     };
     let tree = host.hierarchy.mount().and_then(|m| Tree::open(&m.point).ok());
     let mut facts = Facts {
+        options: probe::mount_options(),
         backend,
         chosen: global.backend != BackendChoice::Auto,
         systemd_version: host.systemd.then(systemd_version).flatten(),

@@ -1,7 +1,7 @@
 //! Makes the host facts: the only place where [`crate::host::Host`] comes from a real machine. Reads only.
 
 use super::{base, mounts, process};
-use crate::host::{Hierarchy, Host, Machine, Mount};
+use crate::host::{Hierarchy, Host, Machine, Mount, MountOptions};
 use crate::path::GroupPath;
 use rustix::fs::CWD;
 
@@ -84,37 +84,69 @@ pub fn hierarchy() -> Hierarchy {
 
 /// The same, from the text of /proc/self/cgroup.
 fn hierarchy_seen_from(own: &str) -> Hierarchy {
-    let found = mounts::parse_mountinfo(&process::read_list("/proc/self/mountinfo").unwrap_or_default());
     let v1 = mounts::v1_controllers(own);
-    // Several v2 mounts show the same hierarchy; prefer a writable one at the usual place.
-    let mut v2: Vec<_> = found
-        .into_iter()
-        .filter(|m| m.kind == mounts::MountKind::V2)
-        .collect();
-    v2.sort_by_key(|m| (m.read_only, m.point != "/sys/fs/cgroup", m.point.len()));
-    let mount = v2.first().map(|m| {
-        let has = |option: &str| m.options.iter().any(|o| o == option);
-        // Only the true root of the hierarchy has no cgroup.type (cgroup-v2.rst, "Core Interface Files").
-        let typed = rustix::fs::accessat(
-            CWD,
-            format!("{}/cgroup.type", m.point),
-            rustix::fs::Access::EXISTS,
-            rustix::fs::AtFlags::empty(),
-        );
-        Mount {
-            point: m.point.clone(),
-            read_only: m.read_only,
-            nsdelegate: has("nsdelegate"),
-            recursiveprot: has("memory_recursiveprot"),
-            true_root: typed.is_err(),
-        }
-    });
+    let mount = usual_mount().or_else(|| best_mount(v2_mounts()));
     match (mount, v1.is_empty()) {
         (Some(mount), true) => Hierarchy::Unified(mount),
         (Some(mount), false) => Hierarchy::Hybrid { mount, v1 },
         (None, false) => Hierarchy::Legacy { v1 },
         (None, true) => Hierarchy::Absent,
     }
+}
+
+/// Where cgroup v2 is mounted on nearly every machine.
+const USUAL: &str = "/sys/fs/cgroup";
+
+/// The mount at the usual place, if it is cgroup v2 and can be written to: then no other could be preferred. The list of
+/// all mounts is one of the slowest files of /proc.
+fn usual_mount() -> Option<Mount> {
+    let found = nix::sys::statfs::statfs(USUAL).ok()?;
+    let read_only = found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
+    (found.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC && !read_only).then(|| Mount {
+        point: USUAL.to_owned(),
+        read_only,
+        true_root: shows_true_root(USUAL),
+    })
+}
+
+/// The mounts of cgroup v2. All show the same hierarchy.
+fn v2_mounts() -> Vec<mounts::CgroupMount> {
+    let mut found = mounts::parse_mountinfo(&process::read_list("/proc/self/mountinfo").unwrap_or_default());
+    found.retain(|m| m.kind == mounts::MountKind::V2);
+    found
+}
+
+/// The one to use: a writable one, at the usual place.
+fn best_mount(mut found: Vec<mounts::CgroupMount>) -> Option<Mount> {
+    found.sort_by_key(|m| (m.read_only, m.point != USUAL, m.point.len()));
+    found.into_iter().next().map(|m| Mount {
+        true_root: shows_true_root(&m.point),
+        point: m.point,
+        read_only: m.read_only,
+    })
+}
+
+/// Only the true root of the hierarchy has no cgroup.type (cgroup-v2.rst, "Core Interface Files").
+fn shows_true_root(point: &str) -> bool {
+    let path = format!("{point}/cgroup.type");
+    let typed = rustix::fs::accessat(
+        CWD,
+        path,
+        rustix::fs::Access::EXISTS,
+        rustix::fs::AtFlags::empty(),
+    );
+    typed.is_err()
+}
+
+/// How the v2 hierarchy is mounted; `None` where it is not.
+pub fn mount_options() -> Option<MountOptions> {
+    let mounts = v2_mounts();
+    let options = &mounts.first()?.options;
+    let has = |option: &str| options.iter().any(|o| o == option);
+    Some(MountOptions {
+        nsdelegate: has("nsdelegate"),
+        recursiveprot: has("memory_recursiveprot"),
+    })
 }
 
 #[cfg(test)]

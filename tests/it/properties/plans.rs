@@ -106,8 +106,6 @@ impl Scene {
         let mount = Mount {
             point: "/sys/fs/cgroup".into(),
             read_only: false,
-            nsdelegate: true,
-            recursiveprot: true,
             true_root: true,
         };
         let host = Host {
