@@ -99,6 +99,28 @@ impl CallersSignals {
     }
 }
 
+/// Makes a process that was started without Rust's runtime as that runtime would have made it, as far as cgmgr counts on
+/// it: SIGPIPE is ignored, and the descriptors 0 to 2 are open, so that no file of cgmgr's becomes a standard stream.
+///
+/// The runtime also finds out where the main thread's stack ends, for a message at its overflow: to read /proc/self/maps
+/// for that is a thirtieth of a launch.
+pub fn start() {
+    // SAFETY: SIG_IGN installs no handler; the array is as long as is said; a string with its end.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        let mut streams = [0, 1, 2].map(|fd| libc::pollfd {
+            fd,
+            events: 0,
+            revents: 0,
+        });
+        libc::poll(streams.as_mut_ptr(), 3, 0);
+        // The lowest number that is free is the one that is missing.
+        for _ in streams.iter().filter(|s| s.revents & libc::POLLNVAL != 0) {
+            libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        }
+    }
+}
+
 /// A step of the new process that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
