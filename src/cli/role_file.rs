@@ -41,7 +41,7 @@ pub fn env(name: &str) -> Option<String> {
 /// Reads a role file, or standard input for `-`. The error names the path, what is wrong and what to do.
 pub fn read(path: &Path) -> Result<Source, Box<Diagnostic>> {
     let text = if path == Path::new("-") {
-        read_all(io::stdin().lock())
+        read_all(io::stdin().lock(), 0)
     } else {
         read_file(path)
     };
@@ -78,12 +78,13 @@ fn read_file(path: &Path) -> Result<String, LoadError> {
     if size > LARGEST {
         return Err(too_large(&format!("{size} bytes")));
     }
-    read_all(File::from(file))
+    read_all(File::from(file), size)
 }
 
-/// Reads to the end, and not beyond the largest role file.
-fn read_all(from: impl Read) -> Result<String, LoadError> {
-    let mut bytes = Vec::new();
+/// Reads to the end, and not beyond the largest role file. There are probably `size` bytes.
+fn read_all(from: impl Read, size: u64) -> Result<String, LoadError> {
+    // With room for one more the end is found without a buffer of its own.
+    let mut bytes = Vec::with_capacity(size as usize + 1);
     from.take(LARGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| cannot_read(&error))?;
@@ -201,7 +202,7 @@ mod tests {
         let just = dir.file("just.toml", &vec![b'#'; LARGEST as usize]);
         assert!(read(&just).is_ok());
         // Says that it is empty, and never ends.
-        assert!(read_all(io::repeat(b'#')).is_err());
+        assert!(read_all(io::repeat(b'#'), 0).is_err());
     }
 
     #[test]

@@ -7,24 +7,17 @@ use crate::host::Host;
 use crate::limits::{Part, Setting, Settings};
 use crate::path::GroupPath;
 
-/// Makes `group` for a session: `mkdir`, its mark, then every declared limit that this host can hold. What it cannot
-/// hold is in the receipt beforehand.
-pub fn plan(
-    settings: &Settings,
-    identity: &Identity,
-    group: &GroupPath,
-    host: &Host,
-    lacking: &[&str],
-) -> (Plan, Receipt) {
+/// Makes `group` for a session: `mkdir`, its mark, then every declared limit that this host will hold by its
+/// [`forecast`].
+pub fn plan(settings: &Settings, identity: &Identity, group: &GroupPath, forecast: &Receipt) -> Plan {
     let mut plan = Plan::default();
-    let receipt = forecast(settings, host, Backend::Cgroupfs, lacking);
     plan.steps.push(Step::MakeGroup { group: group.clone() });
     plan.steps.push(Step::Identify {
         group: group.clone(),
         identity: identity.to_text(),
     });
     for setting in limits(settings) {
-        let held = receipt
+        let held = forecast
             .entries
             .iter()
             .any(|e| e.knob == setting.knob.id && e.outcome == Outcome::Enforced);
@@ -37,7 +30,7 @@ pub fn plan(
             });
         }
     }
-    (plan, receipt)
+    plan
 }
 
 /// The session's settings that have a control file.

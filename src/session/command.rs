@@ -45,10 +45,13 @@ pub fn lay_out(
     let path = envp.iter().find(|(k, _)| k == "PATH").map(|(_, v)| v.clone());
     let program = argv.first().ok_or("no command is given")?;
     let candidates = candidates(program, path.as_deref().unwrap_or(OsStr::new(DEFAULT_PATH)));
-    let envp = envp.into_iter().map(|(mut key, value)| {
-        key.push("=");
-        key.push(value);
-        key
+    // Room for the NUL too: an environment is the longest list that a launch copies.
+    let envp = envp.into_iter().map(|(key, value)| {
+        let mut entry = Vec::with_capacity(key.len() + value.len() + 2);
+        entry.extend_from_slice(key.as_bytes());
+        entry.push(b'=');
+        entry.extend_from_slice(value.as_bytes());
+        OsString::from_vec(entry)
     });
     Ok(Child {
         candidates: c_strings(candidates)?,

@@ -148,17 +148,17 @@ fn in_group<'a>(
         }
     }
     let uid = request.user.as_ref().map_or(place.host.euid, |u| u.identity.uid);
-    let forecast = session_plan::forecast(request.settings, &place.host, Backend::Cgroupfs, &lacking);
+    let mut receipt = session_plan::forecast(request.settings, &place.host, Backend::Cgroupfs, &lacking);
     let identity = Identity {
         role: request.role.clone(),
         role_file: request.role_file.clone(),
         overrides: request.overrides.clone(),
-        limits: forecast
+        limits: receipt
             .entries
             .iter()
             .map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()))
             .collect(),
-        unconfined: forecast
+        unconfined: receipt
             .unconfined()
             .map(|e| e.knob.knob().key.to_owned())
             .collect(),
@@ -170,7 +170,7 @@ fn in_group<'a>(
     };
     let path = base.sessions.join(&name.directory());
     fs.keep(base.sessions.clone(), parent);
-    let (plan, mut receipt) = session_plan::plan(request.settings, &identity, &path, &place.host, &lacking);
+    let plan = session_plan::plan(request.settings, &identity, &path, &receipt);
     fs.carry_out(&plan.steps)?;
     for written in &fs.written {
         let setting = request.settings.get(written.knob);
