@@ -43,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let distro = arguments.distro;
     glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cargo::cgmgr(true)?, distro)?;
     glibc::add_program(&mut payload, "lab/bench", &cargo::bench_binary("bench")?, distro)?;
-    glibc::add_program(&mut payload, "lab/floor", &floor()?, distro)?;
+    glibc::add_program(&mut payload, "lab/floor", &compiled("floor")?, distro)?;
     let what = match arguments.what {
         What::Launch => "launch",
         What::Kill => "kill",
@@ -60,18 +60,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(shell::exit_code(outcome.status))
 }
 
-/// Compiles the bare floor.
-fn floor() -> Result<PathBuf> {
-    let folder = cache::subdir(&cache::dir()?, "floor")?;
-    let program = folder.join("floor");
+/// Compiles one of the C programs in `benches`.
+pub fn compiled(name: &str) -> Result<PathBuf> {
+    let folder = cache::subdir(&cache::dir()?, name)?;
+    let program = folder.join(name);
     let status = Command::new("cc")
         .args(["-O2", "-Wall", "-Werror", "-o"])
         .arg(&program)
-        .arg(cargo::root().join("benches/floor.c"))
+        .arg(cargo::root().join(format!("benches/{name}.c")))
         .status()
         .context("cannot run cc: install a C compiler")?;
     if !status.success() {
-        bail!("benches/floor.c does not compile");
+        bail!("benches/{name}.c does not compile");
     }
     Ok(program)
 }

@@ -1,6 +1,6 @@
 //! What cargo builds for a guest, and where it put it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +26,29 @@ pub fn cgmgr(release: bool) -> Result<PathBuf> {
         profile,
         "cgmgr",
     )
+}
+
+/// Builds the `cgmgr` command as it is released; the linker writes its map to `map`.
+pub fn cgmgr_with_map(map: &Path) -> Result<PathBuf> {
+    let program = cgmgr(true)?;
+    let status = command()
+        .args([
+            "rustc",
+            "--package",
+            "cgmgr",
+            "--bin",
+            "cgmgr",
+            "--release",
+            "--",
+            "-C",
+        ])
+        .arg(format!("link-arg=-Wl,-Map={}", map.display()))
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo rustc failed");
+    }
+    Ok(program)
 }
 
 /// Builds a test binary that is not run on this machine: `kernel` or `payload`.

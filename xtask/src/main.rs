@@ -11,6 +11,7 @@ mod glibc;
 mod guest;
 mod image;
 mod initramfs;
+mod layout;
 mod libtest;
 mod mirror;
 mod packages;
@@ -45,6 +46,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Show what cgmgr does on a machine with a real kernel.
     Demo(demo::Arguments),
+    /// Find out which functions a launch runs, and have the linker put them side by side.
+    Layout,
     /// Measure cgmgr beside its peers and the bare floor.
     Bench(bench::Arguments),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Layout => layout::run(),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
