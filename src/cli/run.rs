@@ -291,7 +291,7 @@ fn watch(
     };
     Supervisor {
         tree: ready.place.tree.as_ref(),
-        namespaced: ready.place.host.hierarchy.mount().is_some_and(|m| !m.true_root),
+        namespaced: ready.place.is_namespaced(),
         signals,
         terminal,
         on_oom: &mut |oom| say(&tell::oom_goes_on(&about, oom)),

@@ -121,7 +121,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         .then(|| KernelLog::open_at_end().ok())
         .flatten();
     let above = match (&prepared.group, &place.tree) {
-        (Some((_, path)), Some(tree)) => measure::events_above(tree, path),
+        (Some((_, path)), Some(tree)) => measure::events_above(tree, path, place.is_namespaced()),
         _ => Vec::new(),
     };
     let since = Instant::now();

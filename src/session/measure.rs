@@ -28,21 +28,26 @@ pub struct Moment {
 /// Reads the counters of the groups above a session, without their limits. What a session has itself starts at zero
 /// with its group.
 ///
-/// The hierarchy's true root has no such counters and is left out; the root of a cgroup namespace has them.
-pub fn events_above(tree: &Tree, session: &GroupPath) -> Vec<Level> {
-    groups_above(tree, session)
+/// The hierarchy's true root has no such counters and is left out; the root of a cgroup namespace (`namespaced`) has them.
+pub fn events_above(tree: &Tree, session: &GroupPath, namespaced: bool) -> Vec<Level> {
+    groups_above(tree, session, namespaced)
         .filter_map(|(group, path)| events(&group, path).ok()?)
         .collect()
 }
 
-fn above(tree: &Tree, session: &GroupPath) -> impl Iterator<Item = Level> {
-    groups_above(tree, session).filter_map(|(group, path)| level(&group, path).ok()?)
+fn above(tree: &Tree, session: &GroupPath, namespaced: bool) -> impl Iterator<Item = Level> {
+    groups_above(tree, session, namespaced).filter_map(|(group, path)| level(&group, path).ok()?)
 }
 
-fn groups_above(tree: &Tree, session: &GroupPath) -> impl Iterator<Item = (Group, GroupPath)> {
+fn groups_above(
+    tree: &Tree,
+    session: &GroupPath,
+    namespaced: bool,
+) -> impl Iterator<Item = (Group, GroupPath)> {
     session
         .ancestors()
         .skip(1)
+        .filter(move |path| namespaced || !path.is_root())
         .filter_map(|path| Some((tree.group(&path).ok()?, path)))
 }
 
@@ -64,14 +69,14 @@ fn level(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {
     Ok(Some(level))
 }
 
-/// Reads the session's counters and those above it.
-pub fn moment(tree: &Tree, group: &Group, path: &GroupPath) -> Result<Moment, KernelError> {
+/// Reads the session's counters and those above it (as [`events_above`] does).
+pub fn moment(tree: &Tree, group: &Group, path: &GroupPath, namespaced: bool) -> Result<Moment, KernelError> {
     let mut levels = vec![level(group, path.clone())?.unwrap_or_else(|| Level {
         group: path.clone(),
         local: Keyed::default(),
         max: None,
     })];
-    levels.extend(above(tree, path));
+    levels.extend(above(tree, path, namespaced));
     Ok(Moment {
         events: group.counters("memory.events")?,
         levels,

@@ -87,6 +87,11 @@ impl Place {
         }
     }
 
+    /// Whether the hierarchy is seen from inside a cgroup namespace: then its root has limits and counters too.
+    pub fn is_namespaced(&self) -> bool {
+        self.host.hierarchy.mount().is_some_and(|m| !m.true_root)
+    }
+
     /// Waits for the right to change what all sessions share, for as long as what is returned is kept.
     ///
     /// # Errors

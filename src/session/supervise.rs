@@ -177,7 +177,7 @@ impl Supervisor<'_> {
 
     fn account(&self, running: &Running, known: &Known) -> Option<(Option<Oom>, Usage)> {
         let (group, path) = running.group.as_ref()?;
-        let after = measure::moment(self.tree?, group, path).ok()?;
+        let after = measure::moment(self.tree?, group, path, self.namespaced).ok()?;
         let evidence = Evidence {
             log: running.log.is_some().then(|| known.log.clone()),
             pids: known.killed.clone(),
@@ -274,6 +274,10 @@ impl Supervisor<'_> {
     /// do not. Whether the group is empty then.
     fn settle(&self, group: &Group, command: i32, known: &mut Known) -> bool {
         let since = Instant::now();
+        // Nearly always nobody follows.
+        if group.is_empty_within(Duration::ZERO).unwrap_or(false) {
+            return true;
+        }
         let mut before = group.tasks();
         loop {
             if group.is_empty_within(STRAGGLERS).unwrap_or(false) {

@@ -9,6 +9,8 @@ use crate::qemu::{self, Machine};
 use crate::{cache, packages, say};
 
 const EMULATION: &str = "tcg,thread=multi";
+/// The only one in which instructions can be counted.
+pub const COUNTED: &str = "tcg,thread=single";
 
 /// The value of QEMU's `-accel` for `machine`.
 pub fn choose(machine: &Machine) -> Result<String> {

@@ -43,6 +43,9 @@ pub struct Guest {
     pub deadline: Duration,
     /// The longest that both serial ports may be silent once the payload runs.
     pub silence: Duration,
+    /// Its clock counts instructions, two nanoseconds each, and it has one processor: figures repeat to about one per
+    /// cent however busy this machine is.
+    pub counted: bool,
     /// Where the files of `/lab/out` are put.
     pub out: Option<PathBuf>,
 }
@@ -69,6 +72,7 @@ impl Guest {
             cpus: 2,
             deadline: Duration::from_secs(1800),
             silence: Duration::from_secs(240),
+            counted: false,
             out: None,
         }
     }
@@ -104,14 +108,19 @@ impl Guest {
                 (dir.join("out.raw"), false),
             ],
             memory_mib: self.memory_mib,
-            cpus: self.cpus,
+            cpus: if self.counted { 1 } else { self.cpus },
+            counted: self.counted,
             dir: dir.to_owned(),
         };
         if self.swap {
             blank_disk(dir, "swap.raw", SWAP_MIB)?;
             machine.disks.push((dir.join("swap.raw"), false));
         }
-        machine.accel = accel::choose(&machine)?;
+        machine.accel = if self.counted {
+            accel::COUNTED.into()
+        } else {
+            accel::choose(&machine)?
+        };
         let outcome = self.watch(&machine, &mut on_line);
         self.keep_console(dir)?;
         let outcome = outcome?;

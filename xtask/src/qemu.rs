@@ -29,6 +29,8 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
+    /// The clock counts instructions, two nanoseconds each; idle time passes at once.
+    pub counted: bool,
     /// A folder for what QEMU writes.
     pub dir: PathBuf,
 }
@@ -70,6 +72,9 @@ impl Machine {
             "-cpu",
             "max",
         ]);
+        if self.counted {
+            command.args(["-icount", "shift=1,sleep=off"]);
+        }
         command.args([
             "-accel",
             &self.accel,

@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Processors
     #[arg(long, default_value_t = 2)]
     cpus: u32,
+    /// One processor, and a clock that counts instructions
+    #[arg(long)]
+    counted: bool,
     /// Seconds that the command may take; one that prints nothing may take as long
     #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     deadline: u64,
@@ -94,6 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         memory_mib: arguments.memory,
         swap: arguments.swap,
         cpus: arguments.cpus,
+        counted: arguments.counted,
         deadline,
         silence: deadline,
         out: arguments.out.clone(),
