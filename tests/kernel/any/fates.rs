@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cgmgr::{Done, Live, cgmgr, report, run_command};
-use crate::lab::{Lab, full, session_groups};
+use crate::lab::{Lab, full, path_of, session_groups};
 
 /// How many sessions live at a time.
 const AT_A_TIME: usize = 50;
@@ -179,10 +179,15 @@ fn live_through(fate: Fate, name: &str, lab: &Lab) -> Result<Told, String> {
     let words = fate.words(&witness);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut live = Live::of(name, &mut run_command(&options, &words));
+    let supervisor = live.cgmgr.id();
     let (goes_on, said) = listen(&mut live);
     let told_to_go_on = || {
         let heard = goes_on.recv_timeout(PATIENCE);
-        heard.map_err(|_| format!("{name} never said that it goes on"))
+        heard.map_err(|why| {
+            let so_far = said.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+            let state = what_is(name, supervisor);
+            format!("{name} never said that it goes on ({why}): {so_far:?}\n{state}")
+        })
     };
     let kill = |pid: i64| {
         let pid = rustix::process::Pid::from_raw(pid as i32).ok_or("no pid")?;
@@ -215,6 +220,27 @@ fn live_through(fate: Fate, name: &str, lab: &Lab) -> Result<Told, String> {
         report: report(&file),
         witness: read_witness(&witness),
     })
+}
+
+/// The state of a session that does not do what it should: its counters, and what its processes and its cgmgr wait for.
+fn what_is(name: &str, supervisor: u32) -> String {
+    let group = path_of(name);
+    let read = |file: String| std::fs::read_to_string(&file).unwrap_or_else(|e| format!("{e}\n"));
+    let mut text = String::new();
+    for file in ["memory.events", "memory.current", "cgroup.events", "cgroup.procs"] {
+        text += &format!("{file}:\n{}", read(format!("{group}/{file}")));
+    }
+    let inside = read(format!("{group}/cgroup.procs"));
+    let pids = inside.lines().map(str::to_owned).chain([supervisor.to_string()]);
+    for pid in pids {
+        for file in ["stat", "wchan", "syscall", "stack"] {
+            text += &format!(
+                "/proc/{pid}/{file}: {}\n",
+                read(format!("/proc/{pid}/{file}")).trim_end()
+            );
+        }
+    }
+    text
 }
 
 /// Reads the session's standard error: a sign when it says that the session goes on, and at its end all of it.
