@@ -9,9 +9,6 @@ use crate::campaign::{state, without_controllers};
 use crate::cgmgr::{Done, Live, cgmgr, finish, run_shell, until};
 use crate::lab::{Lab, MOUNT, children, must, path_of, procs, read, workloads, write};
 
-/// The system calls with which `apply` changes the machine.
-const CHANGING: [&str; 3] = ["mkdirat", "fsetxattr", "pwrite64"];
-
 const ROLE: &str = "[runtime.limits]\nmemory_max = \"64 MiB\"\n[agent]\nmemory_min = \"8 MiB\"\n\
                     [workloads]\nmemory_max = \"400 MiB\"\n";
 
@@ -52,55 +49,6 @@ fn signal(pid: i32, signal: &str) {
 }
 
 #[test]
-fn apply_killed_anywhere_is_got_over_by_the_next() {
-    without_controllers();
-    let lab = Lab::new();
-    let role = lab.file("r.role.toml", ROLE);
-    let before = state(MOUNT);
-    for call in CHANGING {
-        let mut killed = 0;
-        for nth in 1.. {
-            let done = injected(&format!("{call}:signal=KILL:when={nth}"), &["apply", &role]);
-            // An unmarked slice is the next apply's to find; everything else is `down`'s alone to take away.
-            if call != "pwrite64" {
-                cgmgr(&["apply", &role]).expect(0);
-            }
-            cgmgr(&["down"]).expect(0);
-            assert_eq!(state(MOUNT), before, "killed at {call} {nth}");
-            if done.status == 0 {
-                break;
-            }
-            killed += 1;
-        }
-        assert!(killed >= 2, "{call}: {killed}");
-    }
-    drop(lab);
-}
-
-#[test]
-fn apply_refused_anywhere_leaves_nothing() {
-    without_controllers();
-    let lab = Lab::new();
-    let role = lab.file("r.role.toml", ROLE);
-    let before = state(MOUNT);
-    for call in CHANGING {
-        let mut refused = 0;
-        for nth in 1.. {
-            let done = injected(&format!("{call}:error=EPERM:when={nth}"), &["apply", &role]);
-            if done.status == 0 {
-                break;
-            }
-            done.says("cgmgr: error: ").says_nothing_of("could not undo");
-            assert_eq!(state(MOUNT), before, "refused at {call} {nth}: {done:#?}");
-            refused += 1;
-        }
-        assert!(refused >= 2, "{call}: {refused}");
-        cgmgr(&["down"]).expect(0);
-    }
-    drop(lab);
-}
-
-#[test]
 fn what_another_enabled_after_a_failed_apply_stays() {
     without_controllers();
     let lab = Lab::new();
@@ -132,7 +80,7 @@ fn processes_moved_to_the_leaf_come_back() {
         pids
     };
     let before = (all(&base), state(&base));
-    for call in CHANGING {
+    for call in ["mkdirat", "fsetxattr", "pwrite64"] {
         for nth in 1.. {
             let words = ["--cgroup-root", "/d", "apply", &role];
             let done = injected(&format!("{call}:error=EPERM:when={nth}"), &words);
