@@ -243,7 +243,7 @@ impl Supervisor<'_> {
         let whole_group = || group.get("memory.oom.group").ok().flatten().as_deref() == Some("1");
         let mut empty = self.settle(group, running.spawned.pid, known);
         if !empty && known.kills().unwrap_or(0) > 0 && whole_group() {
-            empty = group.is_empty_within(GROUP_KILL_DEADLINE).unwrap_or(false);
+            empty = self.dies_out(group, running.spawned.pid, known);
         }
         if !empty && self.kill_left {
             ended.warnings.extend(end::left_over(group, path).err());
@@ -291,6 +291,28 @@ impl Supervisor<'_> {
             }
             before = now;
         }
+    }
+
+    /// Waits for those whom a kill of the whole group has hit, as long as one of them is dying: who has an oom_score_adj
+    /// of -1000 is spared and may live for ever. Whether the group is empty then.
+    fn dies_out(&self, group: &Group, command: i32, known: &mut Known) -> bool {
+        let since = Instant::now();
+        // The kernel hits one after the other: that nobody is dying is believed when it is seen again and again.
+        let mut spared = 0;
+        while spared < 3 && since.elapsed() < GROUP_KILL_DEADLINE {
+            if group.is_empty_within(STRAGGLERS).unwrap_or(false) {
+                return true;
+            }
+            self.reap(command, known);
+            let inside = group.processes_below().unwrap_or_default();
+            let dying = |pid: i32| process::is_exiting(pid).unwrap_or(true);
+            spared = if inside.into_iter().any(dying) {
+                0
+            } else {
+                spared + 1
+            };
+        }
+        false
     }
 
     /// Who was OOM-killed, and by which limit.
