@@ -3,6 +3,8 @@
 //! Few sessions at once, and by themselves: the kernel takes whom it likes from the whole machine. Who it is to take has
 //! the highest score, and these tests with the cgmgr processes they start cannot be taken.
 
+use std::process::{Child, Command};
+
 use serde_json::Value;
 
 use super::fates::{read_witness, say};
@@ -28,6 +30,35 @@ impl Unkillable {
 impl Drop for Unkillable {
     fn drop(&mut self) {
         crate::lab::write("/proc/self/oom_score_adj", &self.0);
+    }
+}
+
+/// Small processes outside of every session that the kernel may take at the very last: while the victim is still on its
+/// way out and somebody else needs a page, it would otherwise find nobody, and panic.
+struct Spares(Vec<Child>);
+
+impl Spares {
+    fn now() -> Spares {
+        let spare = |_| {
+            let child = Command::new("sleep").arg("infinity").spawn().expect("sleep");
+            crate::lab::write(&format!("/proc/{}/oom_score_adj", child.id()), "-900");
+            child
+        };
+        Spares((0..20).map(spare).collect())
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        let dead = |spare: &mut Child| spare.try_wait().is_ok_and(|status| status.is_some());
+        let taken = self.0.iter_mut().filter_map(|s| dead(s).then_some(())).count();
+        if taken > 0 {
+            say(&format!("{taken} spare processes were taken as well"));
+        }
+        for spare in &mut self.0 {
+            let _ = spare.kill();
+            let _ = spare.wait();
+        }
     }
 }
 
@@ -68,6 +99,7 @@ fn whoever_dies_of_the_machines_memory_is_told_so_and_no_limit_is_blamed() {
     );
     cgmgr(&["apply", &role]).expect(0);
     let unkillable = Unkillable::now();
+    let spares = Spares::now();
     let filling = available().saturating_sub(LEFT) as usize;
     let filled = Live::hold("filling", &["--oom-score-adj", "-1000"], filling);
     for round in 0..if full() { 10 } else { 1 } {
@@ -82,7 +114,7 @@ fn whoever_dies_of_the_machines_memory_is_told_so_and_no_limit_is_blamed() {
     }
     filled.end().expect(0).says_nothing_of("OOM");
     assert_eq!(session_groups(), [""; 0]);
-    drop(unkillable);
+    drop((spares, unkillable));
 }
 
 fn without_limit(file: &str, witness: &str) {
