@@ -10,6 +10,7 @@ pub mod end;
 pub mod failure;
 pub mod launch;
 pub mod linger;
+mod looks;
 pub mod measure;
 pub mod place;
 mod prepare;

@@ -6,6 +6,7 @@
 
 use super::end;
 use super::launch::Running;
+use super::looks::Looks;
 use super::measure::{self, Level, Moment, Usage};
 use super::signals::Signals;
 use super::terminal::Terminal;
@@ -26,8 +27,6 @@ const GROUP_KILL_DEADLINE: Duration = Duration::from_secs(30);
 const STRAGGLERS: Duration = Duration::from_millis(200);
 /// How long the kernel log may lag behind the counters.
 const LOG_LAG: Duration = Duration::from_millis(300);
-/// How long the command may live on after an OOM kill before that is told as a session that goes on.
-const OOM_TELL_AFTER: Duration = Duration::from_millis(250);
 
 /// How a session ended.
 #[derive(Debug)]
@@ -98,29 +97,28 @@ impl Supervisor<'_> {
             events: group.and_then(|(group, _)| group.watch("memory.events").ok()),
             ..Known::default()
         };
-        let mut looked_at = 0;
-        let mut look_at: Option<Instant> = None;
+        let mut looks = Looks::default();
         loop {
             self.reap(command, &mut known);
             if known.exit.is_some() {
                 break;
             }
             let kills = known.kills().unwrap_or(0);
-            if kills > looked_at && look_at.is_none() {
-                look_at = Some(Instant::now() + OOM_TELL_AFTER);
+            if looks.notice(kills, running.since.elapsed()) {
                 note_victims(running, &mut known);
             }
-            if look_at.is_some_and(|at| Instant::now() >= at) {
-                look_at = None;
-                looked_at = kills;
+            if looks.is_due(running.since.elapsed()) {
                 note_victims(running, &mut known);
                 let oom = self.account(running, &known).and_then(|(oom, _)| oom);
                 if let Some(oom) = oom.filter(|oom| goes_on(oom, command)) {
+                    looks.told(kills);
                     known.survived = kills;
                     (self.on_oom)(&oom);
+                } else {
+                    looks.unclear(running.since.elapsed());
                 }
             }
-            self.sleep(known.events.as_ref(), look_at);
+            self.sleep(known.events.as_ref(), looks.next().map(|at| running.since + at));
             self.signals.pass_on(command);
         }
         if let Some(terminal) = &self.terminal {
