@@ -452,9 +452,10 @@ fn is_session(path: &GroupPath) -> bool {
     path.name().and_then(SessionName::of_directory).is_some()
 }
 
-/// The controllers that are on for a group's children, as far as cgmgr knows them.
+/// The controllers that are on for a group's children, as far as cgmgr knows them. Every group has this file: that it is
+/// not there does not say that nothing is on.
 fn enabled(group: &Group) -> Result<Vec<Controller>, KernelError> {
-    let text = group.get(SUBTREE_CONTROL)?.unwrap_or_default();
+    let text = group.read(SUBTREE_CONTROL)?;
     let on: Vec<&str> = text.split_ascii_whitespace().collect();
     Ok(Controller::ALL
         .into_iter()

@@ -120,11 +120,10 @@ fn base_itself(plan: &mut Plan, base: &Base, survey: &Survey) {
         return;
     };
     let ours = state.enabled_by_us.as_deref().unwrap_or("");
+    // Whatever seems to be on: the mark goes with this step, and with it all knowledge of them.
     let controllers: Vec<Controller> = Controller::ALL
         .into_iter()
-        .filter(|c| {
-            ours.split(' ').any(|name| name == c.name()) && state.enabled.iter().any(|e| e == c.name())
-        })
+        .filter(|c| ours.split(' ').any(|name| name == c.name()))
         .collect();
     if !controllers.is_empty() {
         plan.steps.push(Step::Disable {
@@ -144,5 +143,33 @@ fn base_itself(plan: &mut Plan, base: &Base, survey: &Survey) {
             to: base.group.clone(),
         });
         plan.steps.push(Step::RemoveGroup { group: supervisor });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::BaseKind;
+
+    #[test]
+    fn what_is_marked_is_switched_off_whatever_seems_to_be_on() {
+        let base = Base::below(BaseKind::Root, GroupPath::root(), Controller::ALL.to_vec());
+        let mut survey = Survey::default();
+        let unread = GroupState {
+            enabled_by_us: Some("cpu memory".into()),
+            ..GroupState::default()
+        };
+        survey.groups.insert(base.group.clone(), unread);
+        let group = base.group.clone();
+        assert_eq!(
+            plan(&base, &survey, false).steps,
+            [
+                Step::Disable {
+                    group: group.clone(),
+                    controllers: vec![Controller::Cpu, Controller::Memory],
+                },
+                Step::Unmark { group },
+            ]
+        );
     }
 }
