@@ -477,7 +477,7 @@ impl Group {
                 if e == Errno::NODATA || error.says_no() {
                     return Ok(None);
                 }
-                Err(error)
+                Err(error.with_detail(format!("its attribute {name}")))
             }
         }
     }

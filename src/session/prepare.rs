@@ -19,7 +19,10 @@ use crate::plan::hierarchy;
 use crate::plan::identity::Identity;
 use crate::plan::receipt::{Backend, Outcome, Promise, Receipt, of_read_back};
 use crate::plan::session as session_plan;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long somebody may hold a session's lock who is not in charge of it.
+const LOOKED_AT: Duration = Duration::from_secs(1);
 
 /// A session that is ready for its first process.
 pub(super) struct Prepared<'a> {
@@ -105,8 +108,22 @@ fn reserve(
     };
     let in_use =
         |what: String| LaunchError::new(what, "choose another name; `cgmgr status` lists the sessions");
-    let lock = place.registry.lock(name).map_err(registry)?;
-    let lock = lock.ok_or_else(|| in_use(format!("session name {name} is in use")))?;
+    // Whoever sweeps, or looks who is in charge, holds the lock for a moment, which is long on a busy machine. Who has
+    // processes in the session is in charge of it.
+    let lives = || match parent.and_then(|p| p.child(&name.directory()).ok()) {
+        Some(group) => group.populated().unwrap_or(true),
+        None => parent.is_none() && place.registry.read(name).is_some(),
+    };
+    let begun = Instant::now();
+    let lock = loop {
+        match place.registry.lock(name).map_err(registry)? {
+            Some(lock) => break lock,
+            None if lives() || begun.elapsed() > LOOKED_AT => {
+                return Err(in_use(format!("session name {name} is in use")));
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
     let Some(parent) = parent else {
         return Ok((name.clone(), lock));
     };

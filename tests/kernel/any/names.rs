@@ -135,3 +135,25 @@ fn a_killed_cgmgrs_session_keeps_its_name_until_it_is_empty() {
     cgmgr(&["run", "--name", "orphan", "--", "true"]).expect(0);
     drop(lab);
 }
+
+#[test]
+fn a_name_whose_lock_is_only_looked_at_is_free() {
+    let lab = Lab::new();
+    let live = Live::hold("one", &[], 0);
+    let mut locks = crate::campaign::runtime_files();
+    locks.retain(|file| file.ends_with("/one.lock"));
+    let lock = locks[0].replace("/one.lock", "/two.lock");
+    // As a sweep does it that is held up for a while.
+    let held = std::fs::File::create(&lock).expect("a lock file");
+    held.lock().expect("nobody else has it");
+    let launch = std::thread::spawn(|| run_payload(&["--name", "two"], &["facts"]));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    drop(held);
+    launch.join().expect("no panic").expect(0);
+    // Who really is in charge keeps the name.
+    run_payload(&["--name", "one"], &["facts"])
+        .expect(125)
+        .says("session name one is in use");
+    live.end().expect(0);
+    drop(lab);
+}
