@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// How long the command may live on after an OOM kill before that is told as a session that goes on.
 const AFTER: Duration = Duration::from_millis(250);
+/// A pause as long as this is not made for the victim's name only.
+const FOR_A_NAME: Duration = Duration::from_secs(1);
 /// The longest pause between two looks.
 const AT_MOST: Duration = Duration::from_secs(60);
 
@@ -41,6 +43,12 @@ impl Looks {
         self.next.is_some_and(|at| now >= at)
     }
 
+    /// Whether another look may still give the name of a victim that the kernel log does not tell yet: it lags behind the
+    /// counters, and on a busy machine a quarter of a second is not long.
+    pub(super) fn may_give_a_name(&self) -> bool {
+        self.pause < FOR_A_NAME
+    }
+
     /// The session goes on after `kills`, which has been told.
     pub(super) fn told(&mut self, kills: u64) {
         self.told = kills;
@@ -67,8 +75,13 @@ mod tests {
         assert!(looks.notice(1, start));
         assert!(!looks.notice(2, at(10)), "the look that is due will see both");
         assert!(!looks.is_due(at(249)) && looks.is_due(at(250)));
+        assert!(looks.may_give_a_name());
         looks.unclear(at(250));
         assert_eq!(looks.next(), Some(at(750)));
+        assert!(looks.may_give_a_name());
+        looks.unclear(at(750));
+        assert_eq!(looks.next(), Some(at(1750)));
+        assert!(!looks.may_give_a_name());
         for _ in 0..20 {
             looks.unclear(at(750));
         }

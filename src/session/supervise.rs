@@ -110,7 +110,8 @@ impl Supervisor<'_> {
             if looks.is_due(running.since.elapsed()) {
                 note_victims(running, &mut known);
                 let oom = self.account(running, &known).and_then(|(oom, _)| oom);
-                if let Some(oom) = oom.filter(|oom| goes_on(oom, command)) {
+                let nameless = |oom: &Oom| oom.unseen > 0 && running.log.is_some() && looks.may_give_a_name();
+                if let Some(oom) = oom.filter(|oom| goes_on(oom, command) && !nameless(oom)) {
                     looks.told(kills);
                     known.survived = kills;
                     (self.on_oom)(&oom);
