@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// The role whose limits are those of the floor.
-const ROLE: &str = "[runtime.limits]\nmemory_high = \"64 MiB\"\nmemory_max = \"96 MiB\"\ncpus = 2.0\npids = 64\n\
-                    [runtime.limits.oom]\ngroup = true\n";
+const ROLE: &str = include_str!("launch.role.toml");
 
 /// Where the role is.
 pub const ROLE_FILE: &str = "/tmp/bench.role.toml";

@@ -9,7 +9,7 @@ use crate::qemu::{self, Machine};
 use crate::{cache, packages, say};
 
 const EMULATION: &str = "tcg,thread=multi";
-/// The only one in which instructions can be counted.
+/// The clock counts instructions: only a single thread can do so.
 pub const COUNTED: &str = "tcg,thread=single";
 
 /// The value of QEMU's `-accel` for `machine`.

@@ -30,25 +30,12 @@ pub fn cgmgr(release: bool) -> Result<PathBuf> {
 
 /// Builds the `cgmgr` command as it is released; the linker writes its map to `map`.
 pub fn cgmgr_with_map(map: &Path) -> Result<PathBuf> {
-    let program = cgmgr(true)?;
-    let status = command()
-        .args([
-            "rustc",
-            "--package",
-            "cgmgr",
-            "--bin",
-            "cgmgr",
-            "--release",
-            "--",
-            "-C",
-        ])
-        .arg(format!("link-arg=-Wl,-Map={}", map.display()))
-        .status()
-        .context("cannot run cargo")?;
-    if !status.success() {
-        bail!("cargo rustc failed");
-    }
-    Ok(program)
+    let argument = format!("link-arg=-Wl,-Map={}", map.display());
+    executable(
+        &["rustc", "--package", "cgmgr", "--bin", "cgmgr"],
+        &["--release", "--", "-C", &argument],
+        "cgmgr",
+    )
 }
 
 /// Builds a test binary that is not run on this machine: `kernel` or `payload`.
@@ -72,8 +59,9 @@ pub fn bench_binary(name: &str) -> Result<PathBuf> {
 fn executable(arguments: &[&str], profile: &[&str], target: &str) -> Result<PathBuf> {
     let output = command()
         .args(arguments)
-        .args(profile)
         .args(["--message-format=json-render-diagnostics"])
+        // What is for rustc itself comes last.
+        .args(profile)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -109,7 +109,6 @@ impl Guest {
             ],
             memory_mib: self.memory_mib,
             cpus: if self.counted { 1 } else { self.cpus },
-            counted: self.counted,
             dir: dir.to_owned(),
         };
         if self.swap {

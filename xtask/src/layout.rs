@@ -26,16 +26,6 @@ cgmgr run --quiet --role launch.role.toml -- /bin/true
 exec /lab/touched /lab/functions /lab/out/touched /usr/local/bin/cgmgr run --quiet --role launch.role.toml -- /bin/true
 ";
 
-/// The limits that `cargo xtask bench launch` sets.
-const ROLE: &str = r#"[runtime.limits]
-memory_high = "64 MiB"
-memory_max = "96 MiB"
-cpus = 2.0
-pids = 64
-[runtime.limits.oom]
-group = true
-"#;
-
 /// One input section of the program's text: where it is, and what brought it.
 struct Section {
     start: u64,
@@ -58,7 +48,11 @@ pub fn run() -> Result<ExitCode> {
     glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cgmgr, distro)?;
     glibc::add_program(&mut payload, "lab/touched", &bench::compiled("touched")?, distro)?;
     payload.bytes("lab/functions", lines(&functions).as_bytes(), 0o644)?;
-    payload.bytes("lab/launch.role.toml", ROLE.as_bytes(), 0o644)?;
+    // The limits that `cargo xtask bench launch` sets.
+    payload.copy(
+        "lab/launch.role.toml",
+        &cargo::root().join("benches/launch.role.toml"),
+    )?;
     let guest = Guest {
         out: Some(folder.clone()),
         ..Guest::new(distro, Mode::Bare)
@@ -173,14 +167,14 @@ fn without_hashes(name: &str) -> String {
     let mut parts = name.split("Cs");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let digits = part.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        let rest = part[digits..].starts_with('_').then(|| &part[digits..]);
-        let _ = write!(
-            out,
-            "Cs{}{}",
-            if rest.is_some() { "*" } else { "" },
-            rest.unwrap_or(part)
-        );
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+        out.push_str("Cs");
+        if rest.starts_with('_') {
+            out.push('*');
+            out.push_str(rest);
+        } else {
+            out.push_str(part);
+        }
     }
     out
 }

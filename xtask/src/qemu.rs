@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache;
 use crate::image::last_lines;
+use crate::{accel, cache};
 
 /// A machine to start.
 #[derive(Clone)]
@@ -29,8 +29,6 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
-    /// The clock counts instructions, two nanoseconds each; idle time passes at once.
-    pub counted: bool,
     /// A folder for what QEMU writes.
     pub dir: PathBuf,
 }
@@ -72,7 +70,8 @@ impl Machine {
             "-cpu",
             "max",
         ]);
-        if self.counted {
+        if self.accel == accel::COUNTED {
+            // Two nanoseconds each; idle time passes at once.
             command.args(["-icount", "shift=1,sleep=off"]);
         }
         command.args([

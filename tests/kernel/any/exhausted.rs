@@ -50,14 +50,14 @@ impl Spares {
 
 impl Drop for Spares {
     fn drop(&mut self) {
-        let dead = |spare: &mut Child| spare.try_wait().is_ok_and(|status| status.is_some());
-        let taken = self.0.iter_mut().filter_map(|s| dead(s).then_some(())).count();
-        if taken > 0 {
-            say(&format!("{taken} spare processes were taken as well"));
-        }
+        let mut taken = 0;
         for spare in &mut self.0 {
+            taken += usize::from(matches!(spare.try_wait(), Ok(Some(_))));
             let _ = spare.kill();
             let _ = spare.wait();
+        }
+        if taken > 0 {
+            say(&format!("{taken} spare processes were taken as well"));
         }
     }
 }

@@ -28,8 +28,8 @@ fn a_command_killed_anywhere_is_got_over_by_the_next() {
             }
         }
     }
-    // Killed before a call that changes nothing, or before the next one, is the same: of those a part will do. Where
-    // systemd is called, a fault costs a dozen calls of systemctl.
+    // Killed before a call that changes nothing, or before the next one, is the same: of those the plain run
+    // takes few. Where systemd is called, a fault costs a dozen calls of systemctl.
     let (slow, quick): (Vec<_>, Vec<_>) = reading.into_iter().partition(|(_, (form, ..))| {
         is_systemd() && matches!(form, Form::Down | Form::DownKill | Form::Apply)
     });
