@@ -111,6 +111,8 @@ impl Level {
 /// One thing to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// Its name for programs, e.g. `no_swap`: it stays what it is while the words for people change.
+    pub id: &'static str,
     /// How bad it is.
     pub level: Level,
     /// What.
@@ -166,21 +168,30 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     self_test(&mut all, facts);
     kernel(&mut all, facts);
     memory(&mut all, facts);
+    disks(&mut all, facts);
     promises(&mut all, facts);
     priorities(&mut all, facts);
     all
 }
 
-fn say(all: &mut Vec<Finding>, level: Level, what: impl Into<String>) {
+fn say(all: &mut Vec<Finding>, id: &'static str, level: Level, what: impl Into<String>) {
     all.push(Finding {
+        id,
         level,
         what: what.into(),
         fix: None,
     });
 }
 
-fn say_fix(all: &mut Vec<Finding>, level: Level, what: impl Into<String>, fix: impl Into<String>) {
+fn say_fix(
+    all: &mut Vec<Finding>,
+    id: &'static str,
+    level: Level,
+    what: impl Into<String>,
+    fix: impl Into<String>,
+) {
     all.push(Finding {
+        id,
         level,
         what: what.into(),
         fix: Some(fix.into()),
@@ -193,6 +204,7 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
         Hierarchy::Unified(mount) => {
             say(
                 all,
+                "hierarchy",
                 Level::Ok,
                 format!("cgroup v2 holds every controller, at {}", mount.point),
             );
@@ -200,6 +212,7 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
         }
         Hierarchy::Hybrid { mount, v1 } => say_fix(
             all,
+            "hybrid",
             Level::Problem,
             format!(
                 "hybrid: cgroup v1 holds {}; so cgmgr leaves the rest, in cgroup v2 at {}, alone",
@@ -216,12 +229,14 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
             let limited = !host.hierarchy.mount().is_some_and(|m| m.true_root) && base.group.is_root();
             say(
                 all,
+                "base",
                 Level::Ok,
                 format!("sessions go below {} ({})", base.sessions, base.kind.describe()),
             );
             if limited {
                 say(
                     all,
+                    "container_view",
                     Level::Note,
                     "this is a container's view: limits of groups further out hold as well",
                 );
@@ -230,11 +245,12 @@ fn cgroups(all: &mut Vec<Finding>, facts: &Facts) {
         Err(none) if matches!(host.hierarchy, Hierarchy::Hybrid { .. }) => {
             let _ = none;
         }
-        Err(none) => say_fix(all, Level::Problem, none.why.clone(), none.fix.clone()),
+        Err(none) => say_fix(all, none.id, Level::Problem, none.why.clone(), none.fix.clone()),
     }
     if facts.backend == Backend::Process && host.base.is_ok() && facts.chosen {
         say_fix(
             all,
+            "process_backend",
             Level::Problem,
             "the process backend was asked for: it holds no limit of a group",
             "leave --backend and CGMGR_BACKEND out",
@@ -254,6 +270,7 @@ fn options(all: &mut Vec<Finding>, facts: &Facts) {
     if !options.recursiveprot {
         say_fix(
             all,
+            "no_recursiveprot",
             Level::Warning,
             "mounted without memory_recursiveprot: agent.memory_min protects nothing in groups below agent.slice",
             remount("memory_recursiveprot"),
@@ -262,6 +279,7 @@ fn options(all: &mut Vec<Finding>, facts: &Facts) {
     if !options.nsdelegate {
         say_fix(
             all,
+            "no_nsdelegate",
             Level::Note,
             "mounted without nsdelegate: a container's root could raise limits of the container",
             remount("nsdelegate"),
@@ -288,6 +306,7 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             .collect();
         say(
             all,
+            "controllers",
             Level::Ok,
             format!("controllers for sessions: {}", names.join(" ")),
         );
@@ -309,6 +328,7 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
         };
         say_fix(
             all,
+            "controllers_missing",
             level,
             format!("controllers missing for sessions: {}", missing.join(" ")),
             fix,
@@ -317,6 +337,11 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
     let refusals = facts.in_the_way.iter().map(|n| (Level::Warning, n));
     for (level, notice) in refusals.chain(facts.will_move.iter().map(|n| (Level::Note, n))) {
         all.push(Finding {
+            id: if level == Level::Note {
+                "will_move"
+            } else {
+                "in_the_way"
+            },
             level,
             what: notice.message.clone(),
             fix: notice.help.clone(),
@@ -325,6 +350,7 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
     if let Some(outer) = &facts.inside {
         say_fix(
             all,
+            "inside_session",
             Level::Note,
             format!("this is inside session {outer}: what `run` starts here stays in it, under its limits"),
             "run cgmgr outside of the session for sessions of their own",
@@ -336,12 +362,13 @@ fn self_test(all: &mut Vec<Finding>, facts: &Facts) {
     match &facts.self_test {
         SelfTest::Failed(_) => say_fix(
             all,
+            "self_test",
             Level::Problem,
             facts.self_test.line(),
             "`CGMGR_LOG=debug cgmgr doctor` says more; please report it",
         ),
-        SelfTest::Ok(_) => say(all, Level::Ok, facts.self_test.line()),
-        SelfTest::NotApplicable(_) => say(all, Level::Note, facts.self_test.line()),
+        SelfTest::Ok(_) => say(all, "self_test", Level::Ok, facts.self_test.line()),
+        SelfTest::NotApplicable(_) => say(all, "self_test", Level::Note, facts.self_test.line()),
     }
 }
 
@@ -371,6 +398,7 @@ fn kernel(all: &mut Vec<Finding>, facts: &Facts) {
             };
             say_fix(
                 all,
+                "old_kernel",
                 level,
                 format!("this kernel has no {file}: {lost}"),
                 "boot a newer kernel",
@@ -381,12 +409,14 @@ fn kernel(all: &mut Vec<Finding>, facts: &Facts) {
         if facts.kernel_log {
             say(
                 all,
+                "kernel_log",
                 Level::Ok,
                 "the kernel log can be read: victims of OOM kills are named",
             );
         } else {
             say_fix(
                 all,
+                "no_kernel_log",
                 Level::Note,
                 "the kernel log cannot be read: OOM kills are told, but not who was killed",
                 "run as root, or set kernel.dmesg_restrict=0",
@@ -403,6 +433,7 @@ fn memory(all: &mut Vec<Finding>, facts: &Facts) {
     if machine.swap_total == 0 {
         say_fix(
             all,
+            "no_swap",
             Level::Note,
             "no swap: a session above memory_high can crawl instead of ending, for there is nowhere to put its memory",
             "declare memory_max and leave memory_high out, or add swap",
@@ -411,6 +442,7 @@ fn memory(all: &mut Vec<Finding>, facts: &Facts) {
     match facts.workloads_max {
         Some(None) => say_fix(
             all,
+            "no_ceiling",
             Level::Warning,
             "workloads.slice has no memory.max: sessions together can use up the machine, and memory_min does not \
              save the agent from the OOM killer then",
@@ -418,6 +450,7 @@ fn memory(all: &mut Vec<Finding>, facts: &Facts) {
         ),
         Some(Some(max)) => say(
             all,
+            "ceiling",
             Level::Ok,
             format!(
                 "all sessions together: at most {} of {}",
@@ -427,10 +460,57 @@ fn memory(all: &mut Vec<Finding>, facts: &Facts) {
         ),
         None => say_fix(
             all,
+            "no_workloads",
             Level::Note,
             "workloads.slice is not there yet, so nothing limits all sessions together",
             "`cgmgr apply ROLE`, or the first `cgmgr run --role ROLE`, makes it",
         ),
+    }
+}
+
+/// The kernel takes an io.weight on any machine; it does something only where iocost or BFQ runs on the disk.
+fn disks(all: &mut Vec<Finding>, facts: &Facts) {
+    let Some(mount) = facts.host.hierarchy.mount() else {
+        return;
+    };
+    let held = facts.host.base.as_ref();
+    if facts.backend != Backend::Cgroupfs || !held.is_ok_and(|b| b.controllers.contains(&Controller::Io)) {
+        return;
+    }
+    let all_disks = facts.host.disks.as_deref().unwrap_or_default();
+    let those = |weighs: Option<bool>| {
+        let names: Vec<String> = all_disks
+            .iter()
+            .filter(|disk| disk.weighs == weighs)
+            .map(|disk| format!("{} ({})", disk.name, disk.number))
+            .collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    if let Some(names) = those(Some(true)) {
+        say(all, "io_weight", Level::Ok, format!("io_weight acts on {names}"));
+    }
+    if let Some(names) = those(Some(false)) {
+        let first = all_disks.iter().find(|disk| disk.weighs == Some(false));
+        let number = first.map_or("", |disk| disk.number.as_str());
+        say_fix(
+            all,
+            "io_weight_idle",
+            Level::Note,
+            format!("io_weight has no effect on {names}: neither iocost nor BFQ runs there"),
+            format!(
+                "echo \"{number} enable=1\" > {}/io.cost.qos (iocost), or echo bfq > /sys/block/DISK/queue/scheduler",
+                mount.point
+            ),
+        );
+    }
+    if let Some(names) = those(None) {
+        say_fix(
+            all,
+            "io_weight_unknown",
+            Level::Note,
+            format!("whether io_weight acts on {names} cannot be seen from inside a cgroup namespace"),
+            "`cgmgr doctor` outside of the container says so",
+        );
     }
 }
 
@@ -441,6 +521,7 @@ fn promises(all: &mut Vec<Finding>, facts: &Facts) {
     if facts.host.euid == 0 {
         say_fix(
             all,
+            "bookkeeping_root",
             Level::Note,
             "limits are bookkeeping for sessions of root, which could raise its own; they are a boundary for users who own \
              no group above their session and run no systemd of their own (user@UID.service)",
@@ -449,6 +530,7 @@ fn promises(all: &mut Vec<Finding>, facts: &Facts) {
     } else {
         say_fix(
             all,
+            "bookkeeping",
             Level::Note,
             "limits are bookkeeping here: this user owns the groups, so a session could raise its own limits",
             "let root run `cgmgr run --user USER` where they must be a boundary",
@@ -460,6 +542,7 @@ fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
     for problem in &facts.priority_problems {
         say_fix(
             all,
+            "priority_value",
             Level::Warning,
             crate::text::escape(problem),
             "give it a whole number in that range, or leave it out",
@@ -477,6 +560,7 @@ fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
         .unwrap_or_default();
     say(
         all,
+        "priorities",
         Level::Ok,
         format!("{state} value=\"{value}\" os=linux{force}"),
     );
@@ -485,7 +569,7 @@ fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Base, Machine, Mount, NoBase};
+    use crate::host::{Base, Disk, Machine, Mount, NoBase};
     use crate::path::GroupPath;
 
     fn mount() -> Mount {
@@ -518,6 +602,7 @@ mod tests {
                 euid: 0,
                 hierarchy: Hierarchy::Unified(mount()),
                 base: Ok(Base::below(BaseKind::Root, GroupPath::root(), controllers)),
+                disks: Some(vec![disk(Some(true))]),
             },
             options: Some(MountOptions {
                 nsdelegate: true,
@@ -539,6 +624,18 @@ mod tests {
                 ..Tested::default()
             }),
         }
+    }
+
+    fn disk(weighs: Option<bool>) -> Disk {
+        Disk {
+            name: "vda".into(),
+            number: "254:0".into(),
+            weighs,
+        }
+    }
+
+    fn ids(facts: &Facts) -> Vec<&'static str> {
+        findings(facts).into_iter().map(|f| f.id).collect()
     }
 
     fn worst(facts: &Facts) -> Level {
@@ -566,6 +663,7 @@ mod tests {
     fn every_finding_above_ok_has_its_remedy() {
         let mut facts = healthy();
         facts.host.base = Err(NoBase {
+            id: "not_delegated",
             why: "systemd owns the tree".into(),
             fix: "cgmgr install --minimal".into(),
             unclear: false,
@@ -594,6 +692,7 @@ mod tests {
             v1: vec!["memory".into(), "pids".into()],
         };
         facts.host.base = Err(NoBase {
+            id: "not_delegated",
             why: "hybrid".into(),
             fix: "boot".into(),
             unclear: false,
@@ -621,6 +720,60 @@ mod tests {
             .find(|k| k.knob == "memory_max")
             .unwrap();
         assert!(state.outcome.falls_short());
+    }
+
+    #[test]
+    fn a_weight_without_effect_is_told_with_its_disk() {
+        let mut facts = healthy();
+        let outcome = |facts: &Facts| {
+            let all = knobs(facts);
+            all.into_iter().find(|k| k.knob == "io_weight").unwrap().outcome
+        };
+        assert!(ids(&facts).contains(&"io_weight") && outcome(&facts) == Outcome::Enforced);
+        facts.host.disks = Some(vec![disk(Some(false))]);
+        let said = findings(&facts)
+            .into_iter()
+            .find(|f| f.id == "io_weight_idle")
+            .unwrap();
+        assert!(said.what.starts_with("io_weight has no effect on vda (254:0)"));
+        assert!(
+            said.fix
+                .unwrap()
+                .contains("\"254:0 enable=1\" > /sys/fs/cgroup/io.cost.qos")
+        );
+        assert!(outcome(&facts).falls_short() && outcome(&facts).is_written());
+        facts.host.disks = Some(vec![disk(None)]);
+        assert!(ids(&facts).contains(&"io_weight_unknown") && outcome(&facts) == Outcome::Enforced);
+    }
+
+    #[test]
+    fn a_kernel_without_a_feature_is_told_by_the_file() {
+        for file in FEATURES {
+            let mut facts = healthy();
+            facts.self_test = SelfTest::Ok(Tested {
+                features: FEATURES.into_iter().filter(|f| *f != file).collect(),
+                ..Tested::default()
+            });
+            let all = findings(&facts);
+            let said = all.iter().find(|f| f.id == "old_kernel").expect(file);
+            assert!(said.what.contains(file) && said.fix.is_some(), "{said:?}");
+            assert_eq!(can_enforce(&facts), file != "cgroup.kill");
+        }
+    }
+
+    #[test]
+    fn mount_options_that_are_missing_are_told_to_the_owner_of_the_hierarchy() {
+        let mut facts = healthy();
+        facts.options = Some(MountOptions {
+            nsdelegate: false,
+            recursiveprot: false,
+        });
+        assert!(ids(&facts).contains(&"no_recursiveprot") && ids(&facts).contains(&"no_nsdelegate"));
+        facts.host.hierarchy = Hierarchy::Unified(Mount {
+            true_root: false,
+            ..mount()
+        });
+        assert!(!ids(&facts).contains(&"no_recursiveprot") && ids(&facts).contains(&"container_view"));
     }
 
     #[test]

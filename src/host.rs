@@ -226,6 +226,8 @@ impl Base {
 /// Why there is no place for cgmgr's hierarchy, and what would make one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoBase {
+    /// The reason's name for programs, e.g. `read_only`.
+    pub id: &'static str,
     /// The reason.
     pub why: String,
     /// One line of remedy.
@@ -233,6 +235,20 @@ pub struct NoBase {
     /// The kernel refused a look in a way that says nothing about the host (an I/O error, for instance): there may well
     /// be a place.
     pub unclear: bool,
+}
+
+/// A disk, as far as `io.weight` is concerned.
+///
+/// Sources: cgroup-v2.rst, "IO"; the kernel's Documentation/block/bfq-iosched.rst.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Its name below /sys/block.
+    pub name: String,
+    /// Its number, as control files have it: `254:0`.
+    pub number: String,
+    /// Whether anything on it acts on `io.weight`: the iocost controller, or the BFQ scheduler. `None` where that cannot
+    /// be seen from here (inside a cgroup namespace).
+    pub weighs: Option<bool>,
 }
 
 /// This machine, as far as planning must know it.
@@ -250,4 +266,21 @@ pub struct Host {
     pub hierarchy: Hierarchy,
     /// Where cgmgr's hierarchy stands.
     pub base: Result<Base, NoBase>,
+    /// Its disks; `None` where nobody looked, for only a declared `io_weight` makes them matter.
+    pub disks: Option<Vec<Disk>>,
+}
+
+impl Host {
+    /// Why `io.weight` acts on no disk of this machine; `None` where it acts on one, or that is not known.
+    pub fn io_weight_idle(&self) -> Option<String> {
+        let disks = self.disks.as_ref()?;
+        if disks.iter().any(|disk| disk.weighs != Some(false)) {
+            return None;
+        }
+        let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+        Some(match names.as_slice() {
+            [] => "there is no disk to act on".to_owned(),
+            names => format!("no disk runs iocost or BFQ ({})", names.join(", ")),
+        })
+    }
 }

@@ -6,7 +6,7 @@ use super::roles;
 use crate::backend::cgroupfs::{Cgroupfs, Written};
 use crate::host::Base;
 use crate::kernel::error::KernelError;
-use crate::kernel::{Tree, survey};
+use crate::kernel::{Tree, disks, survey};
 use crate::limits::{Part, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
@@ -18,9 +18,16 @@ use crate::session::launch::Place;
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 
+/// Where sessions are made, with the disks: a role may declare weights for three parts.
+fn place(global: &Global) -> Result<Place, CommandError> {
+    let mut place = context::place(global)?;
+    place.host.disks = Some(disks::disks(&place.host.hierarchy));
+    Ok(place)
+}
+
 /// `cgmgr plan` and `cgmgr apply --dry-run`.
 pub fn plan(args: &ApplyArgs, global: &Global) -> Outcome {
-    let place = context::place(global)?;
+    let place = place(global)?;
     let work = Work::of(args, global, &place)?;
     let (tree, base) = work.at;
     if args.json {
@@ -33,7 +40,7 @@ pub fn plan(args: &ApplyArgs, global: &Global) -> Outcome {
 
 /// `cgmgr apply`.
 pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
-    let place = context::place(global)?;
+    let place = place(global)?;
     let _alone = place.alone()?;
     let work = Work::of(args, global, &place)?;
     let (tree, base) = work.at;
@@ -244,10 +251,10 @@ fn receipt(
         let foretold = predict(setting, &place.host, place.backend, &[]);
         let found = setting.knob.file.and_then(|f| files?.get(f));
         let outcome = match (foretold, setting.knob.file, found, setting.text()) {
-            (Held::Enforced, Some(_), Some(found), Some(wanted)) => {
-                of_read_back(setting, &wanted, found, place.host.machine.page_size)
+            (foretold, Some(_), Some(found), Some(wanted)) if foretold.is_written() => {
+                of_read_back(setting, &foretold, &wanted, found, place.host.machine.page_size)
             }
-            (Held::Enforced, Some(file), None, _) => Held::NotEnforced {
+            (foretold, Some(file), None, _) if foretold.is_written() => Held::NotEnforced {
                 why: format!("there is no {file}"),
             },
             // Set on each process as it starts: nothing that `apply` could do.

@@ -7,7 +7,7 @@ use crate::doctor::{self, Facts, Finding, KnobState, Level, SelfTest};
 use crate::host::Host;
 use crate::kernel::counters::parse_limit;
 use crate::kernel::kmsg::KernelLog;
-use crate::kernel::{Tree, probe, process, survey};
+use crate::kernel::{Tree, disks, probe, process, survey};
 use crate::limits::{CoderEnv, Controller, Priorities};
 use crate::plan::hierarchy;
 use crate::plan::receipt::{self, Backend};
@@ -33,7 +33,8 @@ pub fn doctor(args: &JsonArgs, global: &Global) -> Outcome {
 }
 
 fn facts(global: &Global) -> Result<Facts, context::CommandError> {
-    let host = probe::host(context::named_base(global)?.as_ref());
+    let mut host = probe::host(context::named_base(global)?.as_ref());
+    host.disks = Some(disks::disks(&host.hierarchy));
     let backend = match (&host.base, global.backend) {
         (Ok(_), BackendChoice::Auto | BackendChoice::Cgroupfs) => Backend::Cgroupfs,
         _ => Backend::Process,

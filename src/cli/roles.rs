@@ -5,7 +5,7 @@ use super::check::{self, Context};
 use super::context::{CommandError, Outcome, colour, host};
 use super::{explain, role_file};
 use crate::host::{Host, Machine};
-use crate::kernel::probe;
+use crate::kernel::{disks, probe};
 use crate::limits::{KnobId, Settings};
 use crate::plan::receipt::predict;
 use crate::role::{Diagnostic, Overrides, Role};
@@ -28,7 +28,8 @@ pub fn check(args: &CheckArgs, global: &Global) -> Outcome {
 
 /// `cgmgr explain`.
 pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
-    let (host, backend) = host(global)?;
+    let (mut host, backend) = host(global)?;
+    host.disks = Some(disks::disks(&host.hierarchy));
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
     let mut context = Context {
         machine: &host.machine,

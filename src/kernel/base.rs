@@ -6,8 +6,9 @@ use crate::host::{Base, BaseKind, Hierarchy, NoBase, SESSIONS_UNIT, WORKLOADS_SL
 use crate::limits::Controller;
 use crate::path::GroupPath;
 
-fn none<T>(why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> {
+fn none<T>(id: &'static str, why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> {
     Err(NoBase {
+        id,
         why: why.into(),
         fix: fix.into(),
         unclear: false,
@@ -17,6 +18,7 @@ fn none<T>(why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> 
 impl From<KernelError> for NoBase {
     fn from(error: KernelError) -> Self {
         Self {
+            id: "base_unreadable",
             why: error.to_string(),
             fix: error.help().into(),
             unclear: !error.says_no(),
@@ -36,6 +38,7 @@ pub fn find(
         Hierarchy::Unified(mount) => mount,
         Hierarchy::Hybrid { v1, .. } => {
             return none(
+                "hybrid",
                 format!(
                     "hybrid cgroup set-up: cgroup v1 holds the controllers {}",
                     v1.join(" ")
@@ -45,12 +48,14 @@ pub fn find(
         }
         Hierarchy::Legacy { v1 } => {
             return none(
+                "v1_only",
                 format!("cgroup v1 only: it holds the controllers {}", v1.join(" ")),
                 "boot with `systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all` on the kernel command line",
             );
         }
         Hierarchy::Absent => {
             return none(
+                "no_cgroup_fs",
                 "no cgroup file system is mounted",
                 "mount -t cgroup2 none /sys/fs/cgroup",
             );
@@ -59,6 +64,7 @@ pub fn find(
     let tree = Tree::open(&mount.point)?;
     if mount.read_only {
         return none(
+            "read_only",
             format!("the cgroup file system at {} is mounted read-only", mount.point),
             format!("mount it read-write: mount -o remount,rw {}", mount.point),
         );
@@ -82,6 +88,7 @@ pub fn find(
     }
     if systemd {
         return none(
+            "not_delegated",
             "systemd owns the cgroup tree and has delegated no part of it to this process",
             match (
                 rustix::process::geteuid().is_root(),
@@ -99,6 +106,7 @@ pub fn find(
     // systemd may run outside of this mount namespace (a chroot, a container with the host's cgroups).
     if let Ok(Some(_)) = tree.find(&root.join("init.scope")) {
         return none(
+            "systemds_tree",
             format!("the tree at {} is systemd's: it holds init.scope", mount.point),
             "run where systemd can be seen, or name a group that was delegated with --cgroup-root",
         );
@@ -111,6 +119,7 @@ pub fn find(
     match tree.group(&root) {
         Ok(group) if group.writable()? => Ok(Base::below(kind, root, controllers(&group)?)),
         Ok(_) => none(
+            "not_writable",
             format!(
                 "{} is not writable by user {}",
                 mount.point,
@@ -148,6 +157,7 @@ fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase>
         Ok(Some(group)) => group,
         Ok(None) => {
             return none(
+                "no_such_group",
                 format!("{} does not exist", tree.display(path)),
                 "make it first, or name another",
             );
@@ -156,6 +166,7 @@ fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase>
     };
     if !group.writable()? {
         return none(
+            "not_writable",
             format!(
                 "{} is not writable by user {}",
                 group.path(),

@@ -20,6 +20,7 @@ pub fn host(explicit: Option<&GroupPath>) -> Host {
         euid: rustix::process::geteuid().as_raw(),
         hierarchy,
         base,
+        disks: None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::equal::same;
 use super::hierarchy;
-use super::receipt::{Backend, Outcome, predict};
+use super::receipt::{Backend, predict};
 use super::state::{GroupState, SessionState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, Host};
@@ -131,7 +131,7 @@ fn writes(settings: &[&Setting], group: &GroupPath, state: Option<&GroupState>, 
         if !declared && before.as_deref().is_none_or(|b| Some(b) == knob.kernel_default) {
             continue;
         }
-        if declared && predict(setting, host, Backend::Cgroupfs, &[]) != Outcome::Enforced {
+        if declared && !predict(setting, host, Backend::Cgroupfs, &[]).is_written() {
             continue;
         }
         writes.push(Step::Write {

@@ -26,6 +26,11 @@ pub enum Outcome {
         /// Why.
         why: String,
     },
+    /// The kernel holds it, and nothing acts on it: for a program and for people it is not enforced.
+    Idle {
+        /// Why.
+        why: String,
+    },
     /// It is read and checked, and nothing enforces it yet.
     NotInThisVersion,
     /// Nobody declared it.
@@ -35,7 +40,15 @@ pub enum Outcome {
 impl Outcome {
     /// Whether a declared limit is missing or replaced by something weaker.
     pub fn falls_short(&self) -> bool {
-        matches!(self, Self::StoodInFor { .. } | Self::NotEnforced { .. })
+        matches!(
+            self,
+            Self::StoodInFor { .. } | Self::NotEnforced { .. } | Self::Idle { .. }
+        )
+    }
+
+    /// Whether the kernel is to be given the value: also where nothing acts on it yet.
+    pub fn is_written(&self) -> bool {
+        matches!(self, Self::Enforced | Self::Idle { .. })
     }
 }
 
@@ -45,7 +58,7 @@ impl fmt::Display for Outcome {
             Self::Enforced => write!(f, "enforced"),
             Self::Rounded { to } => write!(f, "rounded to {to}"),
             Self::StoodInFor { by } => write!(f, "stood in for by {by}"),
-            Self::NotEnforced { why } => write!(f, "not enforced: {why}"),
+            Self::NotEnforced { why } | Self::Idle { why } => write!(f, "not enforced: {why}"),
             Self::NotInThisVersion => write!(f, "not in this version"),
             Self::NotDeclared => write!(f, "not declared"),
         }
@@ -77,7 +90,7 @@ pub fn words(outcome: &Outcome) -> (&'static str, Option<&str>) {
         Outcome::Enforced => ("enforced", None),
         Outcome::Rounded { to } => ("rounded", Some(to)),
         Outcome::StoodInFor { by } => ("stood_in_for", Some(by)),
-        Outcome::NotEnforced { why } => ("not_enforced", Some(why)),
+        Outcome::NotEnforced { why } | Outcome::Idle { why } => ("not_enforced", Some(why)),
         Outcome::NotInThisVersion => ("not_in_this_version", None),
         Outcome::NotDeclared => ("not_declared", None),
     }
@@ -118,9 +131,16 @@ impl Receipt {
     }
 }
 
-/// The outcome of a value that was written, from what the file held afterwards.
-pub fn of_read_back(setting: &Setting, wanted: &str, found: &str, page_size: u64) -> Outcome {
+/// The outcome of a value that was written, from what was foretold of it and what the file held afterwards.
+pub fn of_read_back(
+    setting: &Setting,
+    foretold: &Outcome,
+    wanted: &str,
+    found: &str,
+    page_size: u64,
+) -> Outcome {
     match held(setting.knob, wanted, found, page_size) {
+        Held::Exact if matches!(foretold, Outcome::Idle { .. }) => foretold.clone(),
         Held::Exact => Outcome::Enforced,
         Held::Rounded => Outcome::Rounded { to: found.to_owned() },
         Held::Other => Outcome::NotEnforced {
@@ -175,7 +195,13 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
         (Backend::Cgroupfs, Err(none)) => Outcome::NotEnforced {
             why: none.why.clone(),
         },
-        (Backend::Cgroupfs, Ok(base)) => in_group(setting, base, file, lacking),
+        (Backend::Cgroupfs, Ok(base)) => match (in_group(setting, base, file, lacking), file) {
+            (Outcome::Enforced, "io.weight") => {
+                let idle = host.io_weight_idle();
+                idle.map_or(Outcome::Enforced, |why| Outcome::Idle { why })
+            }
+            (outcome, _) => outcome,
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! The steps that make one session's group with its limits, before its first process.
 
 use super::identity::Identity;
-use super::receipt::{Backend, Outcome, Receipt, predict};
+use super::receipt::{Backend, Receipt, predict};
 use super::step::{Plan, Step};
 use crate::host::Host;
 use crate::limits::{Part, Setting, Settings};
@@ -20,7 +20,7 @@ pub fn plan(settings: &Settings, identity: &Identity, group: &GroupPath, forecas
         let held = forecast
             .entries
             .iter()
-            .any(|e| e.knob == setting.knob.id && e.outcome == Outcome::Enforced);
+            .any(|e| e.knob == setting.knob.id && e.outcome.is_written());
         if let (true, Some(value)) = (held, setting.text()) {
             plan.steps.push(Step::Write {
                 group: group.clone(),

@@ -3,9 +3,11 @@
 use super::failure::LaunchError;
 use super::registry::{self, Registry};
 use crate::host::{Base, Host};
-use crate::kernel::{Group, KernelError, Tree, process};
+use crate::kernel::{Group, KernelError, Tree, disks, process};
+use crate::limits::{KnobId, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -85,6 +87,17 @@ impl Place {
             (Some(tree), Ok(base)) => Some((tree, base)),
             _ => None,
         }
+    }
+
+    /// The host, with its disks where these settings make them matter.
+    pub(super) fn host_for(&self, settings: &Settings) -> Cow<'_, Host> {
+        let asks = settings.get(KnobId::IoWeight).value.is_some();
+        if !asks || self.host.disks.is_some() {
+            return Cow::Borrowed(&self.host);
+        }
+        let mut host = self.host.clone();
+        host.disks = Some(disks::disks(&host.hierarchy));
+        Cow::Owned(host)
     }
 
     /// Whether the hierarchy is seen from inside a cgroup namespace: then its root has limits and counters too.

@@ -17,7 +17,7 @@ use crate::plan::apply;
 use crate::plan::equal::same;
 use crate::plan::hierarchy;
 use crate::plan::identity::Identity;
-use crate::plan::receipt::{Backend, Outcome, Promise, Receipt, of_read_back};
+use crate::plan::receipt::{Backend, Outcome, Promise, Receipt, of_read_back, predict};
 use crate::plan::session as session_plan;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -165,7 +165,8 @@ fn in_group<'a>(
         }
     }
     let uid = request.user.as_ref().map_or(place.host.euid, |u| u.identity.uid);
-    let mut receipt = session_plan::forecast(request.settings, &place.host, Backend::Cgroupfs, &lacking);
+    let host = place.host_for(request.settings);
+    let mut receipt = session_plan::forecast(request.settings, &host, Backend::Cgroupfs, &lacking);
     let identity = Identity {
         role: request.role.clone(),
         role_file: request.role_file.clone(),
@@ -191,14 +192,11 @@ fn in_group<'a>(
     fs.carry_out(&plan.steps)?;
     for written in &fs.written {
         let setting = request.settings.get(written.knob);
+        let foretold = predict(setting, &host, Backend::Cgroupfs, &lacking);
+        let (wanted, found) = (&written.wanted, &written.found);
         receipt.note(
             setting,
-            of_read_back(
-                setting,
-                &written.wanted,
-                &written.found,
-                place.host.machine.page_size,
-            ),
+            of_read_back(setting, &foretold, wanted, found, host.machine.page_size),
         );
     }
     let group = fs.take(&path)?;

@@ -2,6 +2,7 @@
 
 mod after;
 mod boundary;
+mod doctor;
 mod exhausted;
 mod fates;
 mod input;

@@ -118,6 +118,7 @@ impl Scene {
             euid: 0,
             hierarchy: Hierarchy::Unified(mount),
             base: Ok(base.clone()),
+            disks: None,
         };
         Scene {
             host,

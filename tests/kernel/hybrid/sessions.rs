@@ -208,3 +208,20 @@ fn the_cgroupfs_backend_cannot_be_forced() {
     let done = cgmgr(&["run", "--backend", "cgroupfs", "--", "true"]).expect(125);
     done.says("hybrid").says("help: ");
 }
+
+#[test]
+fn doctor_names_the_controllers_that_v1_holds() {
+    let _lab = Lab::bare();
+    let said = cgmgr(&["doctor", "--json"]).expect(1).json();
+    assert_eq!(
+        (&said["hierarchy"], &said["can_enforce"]),
+        (&json!("hybrid"), &json!(false))
+    );
+    let all = said["findings"].as_array().expect("findings");
+    let problems: Vec<_> = all.iter().filter(|f| f["level"] == "problem").collect();
+    assert_eq!(problems.len(), 1, "{said:#}");
+    let what = problems[0]["what"].as_str().expect("words");
+    assert!(problems[0]["id"] == "hybrid" && what.contains("pids"), "{what}");
+    let fix = problems[0]["fix"].as_str().expect("a remedy");
+    assert!(fix.contains("systemd.unified_cgroup_hierarchy=1"), "{fix}");
+}
