@@ -23,6 +23,7 @@
 //! | [`text`], [`path`] | text for people; names that cannot leave the tree | do I/O |
 //! | [`host`] | this machine as a plain value | do I/O |
 //! | [`limits`] | typed limits, and the knob table: the one place where a limit's meaning is written | do I/O |
+//! | `interop` | conversions for programs that use the crate cgroups-rs (feature of that name) | do I/O |
 //! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
 //! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
@@ -80,6 +81,8 @@ pub mod backend;
 pub mod cli;
 pub mod doctor;
 pub mod host;
+#[cfg(feature = "cgroups-rs")]
+pub mod interop;
 pub mod kernel;
 pub mod limits;
 pub mod path;

@@ -13,6 +13,9 @@ pub enum Held {
     Other,
 }
 
+/// The kernel counts pages in a signed long.
+const MOST: u64 = i64::MAX as u64;
+
 /// Compares the text a control file holds with the text that was, or would be, written to it.
 pub fn held(knob: &Knob, wanted: &str, found: &str, page_size: u64) -> Held {
     let found = found.lines().next().unwrap_or("").trim();
@@ -24,6 +27,10 @@ pub fn held(knob: &Knob, wanted: &str, found: &str, page_size: u64) -> Held {
             let number = |text: &str| text.parse::<u64>().ok();
             match (number(wanted), number(found)) {
                 (Some(w), Some(f)) if page_size > 0 && w / page_size * page_size == f => Held::Rounded,
+                // The last page that the kernel can count to is its `max` (PAGE_COUNTER_MAX in page_counter.h).
+                (Some(w), None) if found == "max" && w / page_size.max(1) >= MOST / page_size.max(1) => {
+                    Held::Rounded
+                }
                 _ => Held::Other,
             }
         }
@@ -51,6 +58,8 @@ mod tests {
         assert_eq!(held(max, "33558528", "33554432", 4096), Held::Other);
         assert_eq!(held(max, "max", "max\n", 4096), Held::Exact);
         assert_eq!(held(max, "max", "4096", 4096), Held::Other);
+        assert_eq!(held(max, "9223372036854771712", "max", 4096), Held::Rounded);
+        assert_eq!(held(max, "9223372036854767616", "max", 4096), Held::Other);
         let io = KnobId::IoWeight.knob();
         assert!(same(io, "default 100", "default 100\n8:0 50", 4096));
         assert!(!same(io, "default 100", "default 200", 4096));

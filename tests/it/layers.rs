@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("text", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
     ("limits", &["host"]),
+    ("interop", &["host", "limits"]),
     ("role", &["text", "host", "limits"]),
     ("plan", &["text", "path", "host", "limits"]),
     ("kernel", &["text", "path", "host", "limits", "plan"]),

@@ -11,6 +11,7 @@ mod limits;
 mod live;
 mod names;
 mod obstacles;
+mod oracle;
 mod placement;
 mod priorities;
 mod refused;

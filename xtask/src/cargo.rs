@@ -18,9 +18,12 @@ pub fn root() -> PathBuf {
     here.parent().map_or(here.clone(), PathBuf::from)
 }
 
-/// Builds the `cgmgr` command.
+/// What tests are built with: everything that an embedder can switch on.
+pub const TESTED: [&str; 2] = ["--features", "cgmgr/cgroups-rs"];
+
+/// Builds the `cgmgr` command: for tests, of the library that they are built with, or as it is released.
 pub fn cgmgr(release: bool) -> Result<PathBuf> {
-    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    let profile: &[&str] = if release { &["--release"] } else { &TESTED };
     executable(
         &["build", "--package", "cgmgr", "--bin", "cgmgr"],
         profile,
@@ -42,7 +45,7 @@ pub fn cgmgr_with_map(map: &Path) -> Result<PathBuf> {
 pub fn test_binary(name: &str) -> Result<PathBuf> {
     executable(
         &["test", "--package", "cgmgr", "--no-run", "--test", name],
-        &[],
+        &TESTED,
         name,
     )
 }

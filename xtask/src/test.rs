@@ -127,7 +127,8 @@ fn kernel(arguments: &Arguments) -> Result<Tally> {
 fn native(arguments: &Arguments) -> Result<Tally> {
     say::say("native tests");
     let mut command = cargo::command();
-    command.args(["test", "--workspace", "--no-fail-fast", "--"]);
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    command.args(cargo::TESTED).arg("--");
     command.args(&arguments.filter);
     if arguments.full {
         command.arg("--include-ignored");

@@ -182,3 +182,23 @@ fn what_this_kernel_lacks_is_in_the_receipt_and_fails_require_limits() {
         (&json!(false), &json!(3))
     );
 }
+
+/// The largest amount that can be written is what the kernel calls `max`.
+#[test]
+fn the_last_page_that_the_kernel_can_count_to_is_held_as_max() {
+    let lab = Lab::new();
+    let file = lab.path("report");
+    let done = run_payload(
+        &["--memory-max", "9223372036854771712", "--report", &file],
+        &["facts"],
+    )
+    .expect(0);
+    assert_eq!(done.json()["files"]["memory.max"], "max");
+    let told = report(&file);
+    let entry = entry(&told["receipt"], "memory_max").expect("an entry");
+    assert_eq!(
+        (&entry["state"], &entry["detail"]),
+        (&json!("rounded"), &json!("max")),
+        "{told:#}"
+    );
+}
