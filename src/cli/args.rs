@@ -1,12 +1,13 @@
 //! The command line's definition: what can be typed, and nothing of what it does.
 
 use super::commands::Command;
-use crate::limits::KnobId;
+use crate::limits::{KnobId, Size};
 use crate::role::Overrides;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, ColorChoice, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -346,6 +347,73 @@ pub struct UninstallArgs {
 #[derive(Debug, Args)]
 pub struct AnchorArgs {}
 
+/// `set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// The session
+    #[arg(value_name = "SESSION")]
+    pub session: OsString,
+    /// What to set, as in a role file, e.g. memory_max=8GiB cpus=1.5 oom_group=true; max is no limit, and default what a
+    /// knob is where nobody declares it
+    #[arg(required = true, value_name = "KNOB=VALUE")]
+    pub knobs: Vec<OsString>,
+    /// Lower memory_max even below what is in use: what the kernel cannot take back it then kills for
+    #[arg(long)]
+    pub force: bool,
+    /// Give up after so many seconds where the kernel takes long to take memory back
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Only print the writes
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `freeze` and `thaw`.
+#[derive(Debug, Args)]
+pub struct FreezeArgs {
+    /// The sessions
+    #[arg(required = true, value_name = "SESSION", action = ArgAction::Append)]
+    pub sessions: Vec<OsString>,
+    /// How many seconds to wait until every process is so
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `limits`.
+#[derive(Debug, Args)]
+pub struct LimitsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print only how many jobs fit, as for make -j$(cgmgr limits --jobs)
+    #[arg(long, conflicts_with = "json")]
+    pub jobs: bool,
+    /// The memory that one job is taken to need
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = amount)]
+    pub memory_per_job: u64,
+}
+
+/// A number of seconds, with fractions.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds from 0 on".to_owned())
+}
+
+/// An amount of memory in bytes.
+fn amount(text: &str) -> Result<u64, String> {
+    match text.parse::<Size>() {
+        Ok(Size::Bytes(bytes)) if bytes.0 > 0 => Ok(bytes.0),
+        Ok(_) => Err("an amount of memory such as 512MiB is needed".to_owned()),
+        Err(error) => Err(format!("{error} ({})", error.help())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,6 +461,12 @@ mod tests {
             "install --minimal --root",
             "anchor",
             "anchor --cgroup-root /a",
+            "set a memory_max=1G --force --timeout 0.5",
+            "set a",
+            "freeze a b --timeout 1",
+            "thaw",
+            "limits --jobs --memory-per-job 512MiB",
+            "limits --memory-per-job 50%",
             "check --help",
             "explain -h",
             "no-such-command",

@@ -5,8 +5,8 @@
 //! its name comes first, as it mostly does, nothing else is ([`Command::alone`]).
 
 use super::args::{
-    AnchorArgs, ApplyArgs, CheckArgs, DownArgs, ExplainArgs, Global, InstallArgs, JsonArgs, RunArgs,
-    SessionArgs, StatusArgs, UninstallArgs, WaitArgs,
+    AnchorArgs, ApplyArgs, CheckArgs, DownArgs, ExplainArgs, FreezeArgs, Global, InstallArgs, JsonArgs,
+    LimitsArgs, RunArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -106,4 +106,12 @@ commands! {
     /// Hold a delegated unit open (started by cgmgr-sessions.service)
     #[hide]
     "anchor" => Anchor(AnchorArgs),
+    /// Change the limits of a session while it runs
+    "set" => Set(SetArgs),
+    /// Freeze a session's whole tree, until `thaw`
+    "freeze" => Freeze(FreezeArgs),
+    /// Let a frozen session go on
+    "thaw" => Thaw(FreezeArgs),
+    /// Inside a session: what it may use, what it uses, and how many jobs fit
+    "limits" => Limits(LimitsArgs),
 }

@@ -3,8 +3,10 @@
 use super::args::{Global, SessionArgs};
 use super::context::{self, CommandError, Outcome, print_json};
 use super::look::{Found, Look, look};
-use crate::kernel::survey;
+use crate::kernel::{Group, survey};
+use crate::path::SessionName;
 use crate::session::end::{self, End, How};
+use crate::session::registry::Registry;
 use crate::text::count;
 use serde_json::{Value as Json, json};
 use std::ffi::OsStr;
@@ -50,13 +52,8 @@ fn one(look: &Look, typed: &OsStr, how: How) -> Result<End, CommandError> {
     let (name, found) = look.find(typed)?;
     let mut progress = |text: &str| context::say(format_args!("{name}: {text}"));
     match (found, &look.tree) {
-        (Found::Group { group, registry, .. }, _)
-            if survey::is_foreign(&group)? && !registry.as_ref().is_some_and(|r| r.is_attended(&name)) =>
-        {
-            Err(CommandError::failed(
-                format!("{} was not made by cgmgr", group.path()),
-                "`cgmgr status` lists the sessions; what is in that group is its maker's to end",
-            ))
+        (Found::Group { group, registry, .. }, _) if is_foreign(&group, &name, registry.as_ref())? => {
+            Err(foreign(&group, "what is in that group is its maker's to end"))
         }
         (
             Found::Group {
@@ -90,6 +87,23 @@ fn one(look: &Look, typed: &OsStr, how: How) -> Result<End, CommandError> {
             "`cgmgr status` lists the sessions",
         )),
     }
+}
+
+/// Whether a group that is named like a session's is somebody else's.
+pub fn is_foreign(
+    group: &Group,
+    name: &SessionName,
+    registry: Option<&Registry>,
+) -> Result<bool, CommandError> {
+    Ok(survey::is_foreign(group)? && !registry.is_some_and(|r| r.is_attended(name)))
+}
+
+/// The error for such a group; `whose` says whose business it is.
+pub fn foreign(group: &Group, whose: &str) -> CommandError {
+    CommandError::failed(
+        format!("{} was not made by cgmgr", group.path()),
+        format!("`cgmgr status` lists the sessions; {whose}"),
+    )
 }
 
 fn line(name: &str, end: &End, how: How) -> String {

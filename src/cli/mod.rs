@@ -9,13 +9,16 @@ pub mod doctor;
 pub mod down;
 pub mod end;
 pub mod explain;
+pub mod freeze;
 pub mod install;
+pub mod limits;
 mod log;
 pub mod look;
 pub mod report;
 pub mod role_file;
 pub mod roles;
 pub mod run;
+pub mod set;
 pub mod status;
 pub mod status_text;
 pub mod wait;
@@ -77,5 +80,9 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Uninstall(args) => install::uninstall(args),
         Command::Anchor(_) => install::anchor(),
         Command::Doctor(args) => doctor::doctor(args, global),
+        Command::Set(args) => set::set(args, global),
+        Command::Freeze(args) => freeze::freeze(args, true, global),
+        Command::Thaw(args) => freeze::freeze(args, false, global),
+        Command::Limits(args) => limits::limits(args),
     }
 }

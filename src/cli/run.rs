@@ -194,6 +194,12 @@ impl Ready<'_> {
         }
     }
 
+    /// What it was declared to be, in bytes.
+    fn memory_max(&self) -> Option<u64> {
+        let value = self.role.settings.value(KnobId::MemoryMax);
+        value.and_then(|value| value.bytes()).map(|max| max.0)
+    }
+
     /// Standard streams of a detached session.
     fn detached_stdio(&self) -> io::Result<[OwnedFd; 3]> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -288,6 +294,7 @@ fn watch(
     let about = About {
         session: &name,
         memory_max_from: &memory_max_from,
+        memory_max: ready.memory_max(),
     };
     Supervisor {
         tree: ready.place.tree.as_ref(),
@@ -307,6 +314,7 @@ fn story(ready: &Ready<'_>, running: &Running, ended: &Ended) -> Vec<String> {
     let about = About {
         session: &name,
         memory_max_from: &memory_max_from,
+        memory_max: ready.memory_max(),
     };
     let mut story = Vec::new();
     if let Some(oom) = &ended.oom {

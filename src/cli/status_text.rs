@@ -211,6 +211,10 @@ fn session_lines(session: &SessionView, overview: &Overview) -> Vec<String> {
         let knobs: Vec<String> = session.unconfined.iter().map(|k| escape(k)).collect();
         lines.push(format!("unconfined: {}", knobs.join(", ")));
     }
+    if !session.set_live.is_empty() {
+        let knobs: Vec<String> = session.set_live.iter().map(|k| escape(k)).collect();
+        lines.push(format!("set while it runs: {}", knobs.join(", ")));
+    }
     lines.extend(stalls(usage));
     lines
 }
@@ -351,6 +355,7 @@ mod tests {
             supervisor: Some(7),
             started: Some(1_000),
             unconfined: vec!["io_weight".into()],
+            set_live: vec!["memory_max".into()],
             usage: Use {
                 memory: Memory {
                     current: Some(4 * GIB + GIB / 5),
@@ -407,6 +412,7 @@ mod tests {
         [##--------] 4.2/16.0 GiB  cpu 12.1 s, at most 3 CPUs, throttled 3.0 s  pids 12/4096
         1 OOM kill
         unconfined: io_weight
+        set while it runs: memory_max
         waits (of the last 10 s): memory 12 %
 ";
         let expected: String = expected.lines().map(|l| cut(l, COLUMNS) + "\n").collect();

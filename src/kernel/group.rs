@@ -117,7 +117,7 @@ impl Group {
         links.checked_sub(2)
     }
 
-    fn open(&self, name: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+    pub(super) fn open(&self, name: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
         fs::openat(
             &self.dir,
             name,
@@ -327,6 +327,12 @@ impl Group {
 
     /// Waits until no process is in or below the group; `false` where some are when the time is over.
     pub fn is_empty_within(&self, deadline: Duration) -> Result<bool> {
+        self.events_within(deadline, |events| events.get("populated") != Some(1))
+    }
+
+    /// Waits until `cgroup.events` is as wanted; `false` where it is not when the time is over. A group that is gone is
+    /// as wanted, whatever that is.
+    pub fn events_within(&self, deadline: Duration, is_so: impl Fn(&Keyed) -> bool) -> Result<bool> {
         let started = Instant::now();
         let watch = match self.watch("cgroup.events") {
             Err(e) if e.is_gone() => return Ok(true),
@@ -335,7 +341,7 @@ impl Group {
         loop {
             // Read through the very descriptor that is polled: one that was never read is ready at once, for ever.
             match read_record(watch.as_fd()) {
-                Ok(text) if Keyed::parse(&text).get("populated") == Some(1) => {}
+                Ok(text) if !is_so(&Keyed::parse(&text)) => {}
                 Ok(_) | Err(Errno::NOENT | Errno::NODEV) => return Ok(true),
                 Err(e) => return Err(KernelError::new(Doing::Read, self.file("cgroup.events"), e)),
             }

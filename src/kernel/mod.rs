@@ -5,6 +5,7 @@
 
 pub mod base;
 pub mod counters;
+pub mod deadline;
 pub mod disks;
 pub mod error;
 pub mod group;

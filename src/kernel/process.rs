@@ -73,6 +73,8 @@ pub struct Stat {
     pub parent: i32,
     /// Whether it has a controlling terminal.
     pub has_terminal: bool,
+    /// Whether it is in its terminal's foreground: what is typed there goes to it.
+    pub foreground: bool,
     /// Its flags (`PF_…`).
     pub flags: u64,
     /// When it started, in clock ticks since boot.
@@ -88,6 +90,7 @@ impl Stat {
             state: fields.first()?.chars().next().filter(char::is_ascii_alphabetic)?,
             parent: fields.get(1)?.parse().ok()?,
             has_terminal: *fields.get(4)? != "0",
+            foreground: *fields.get(4)? != "0" && fields.get(2)? == fields.get(5)?,
             flags: fields.get(6)?.parse().ok()?,
             start: fields.get(19)?.parse().ok()?,
         })
@@ -171,6 +174,17 @@ pub fn is_exiting(pid: i32) -> Option<bool> {
             || stat.flags & PF_EXITING != 0
             || pending.unwrap_or(0) & SIGKILL_BIT != 0,
     )
+}
+
+/// Ids of the process's threads; none where it is gone.
+pub fn threads(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    tasks
+        .flatten()
+        .filter_map(|task| task.file_name().to_string_lossy().parse().ok())
+        .collect()
 }
 
 /// Pids of the process's children, by all its threads.

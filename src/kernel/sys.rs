@@ -491,6 +491,38 @@ pub fn fork() -> Result<Option<i32>, Errno> {
     }
 }
 
+/// Starts a process that does nothing but one write to `file`, an open control file, and ends with the kernel's answer as
+/// its exit status: 0, or the error's number. It keeps nothing of this process open but that file, and is killed when
+/// this process ends. Its pid is the caller's to wait for.
+pub fn write_apart(file: BorrowedFd<'_>, value: &[u8]) -> Result<i32, Errno> {
+    let parent = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions, and ends.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => {
+            // SAFETY: plain system calls on this process and on memory that the fork copied; `_exit` does not return.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // As standard input the file is out of the way of closing everything else: a lock that is held, or a
+                // pipe that somebody reads to its end, must not wait for a write that the kernel does not let go.
+                let failed = libc::getppid() != parent || libc::dup2(file.as_raw_fd(), 0) != 0;
+                libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0u32);
+                if failed {
+                    libc::_exit(libc::EIO);
+                }
+                let wrote = libc::pwrite(0, value.as_ptr().cast(), value.len(), 0);
+                let answer = match wrote {
+                    -1 => *libc::__errno_location(),
+                    n if n as usize == value.len() => 0,
+                    _ => libc::EIO,
+                };
+                libc::_exit(answer)
+            }
+        }
+        pid => Ok(pid),
+    }
+}
+
 fn open_pidfd(pid: i32) -> Result<OwnedFd, Errno> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH)?;
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())

@@ -147,7 +147,7 @@ fn writes(settings: &[&Setting], group: &GroupPath, state: Option<&GroupState>, 
 
 /// Two dependent writes: when memory.max rises it is written before memory.high, when it falls after it, so that the
 /// kernel can reclaim to the lower high before it would have to kill (mm/memcontrol.c, memory_max_write).
-fn order(writes: &mut [Step]) {
+pub(super) fn order(writes: &mut [Step]) {
     let at =
         |id: [KnobId; 2]| move |step: &Step| matches!(step, Step::Write { knob, .. } if id.contains(knob));
     let high = writes

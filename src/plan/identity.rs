@@ -16,6 +16,9 @@ pub struct Identity {
     /// Limits given by flags: knob and text. They hold over what the role says, now and when it is applied again.
     #[serde(default)]
     pub overrides: Vec<(String, String)>,
+    /// Those knobs of the overrides that were set while the session ran (`cgmgr set`), in the order of the first time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_live: Vec<String>,
     /// What was declared, by knob: the kernel's text.
     #[serde(default)]
     pub limits: BTreeMap<String, String>,
@@ -55,6 +58,24 @@ impl Identity {
         kept
     }
 
+    /// Takes over what `cgmgr set` put in force: it holds over the role like a flag of the launch, of which it takes the
+    /// place. `typed` is the text as the knob's grammar has it, `text` the kernel's; `falls_short`: the kernel holds it
+    /// and nothing acts on it.
+    pub fn set(&mut self, key: &str, typed: &str, text: &str, falls_short: bool) {
+        match self.overrides.iter_mut().find(|(known, _)| known == key) {
+            Some((_, before)) => *before = typed.to_owned(),
+            None => self.overrides.push((key.to_owned(), typed.to_owned())),
+        }
+        if !self.set_live.iter().any(|known| known == key) {
+            self.set_live.push(key.to_owned());
+        }
+        self.limits.insert(key.to_owned(), text.to_owned());
+        self.unconfined.retain(|known| known != key);
+        if falls_short {
+            self.unconfined.push(key.to_owned());
+        }
+    }
+
     /// The attribute's text.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
@@ -81,5 +102,28 @@ mod tests {
         assert_eq!(identity.command, ["a", "…"]);
         assert_eq!(Identity::from_text(&identity.to_text()), Some(identity));
         assert_eq!(Identity::from_text("{"), None);
+    }
+
+    #[test]
+    fn what_is_set_live_takes_the_place_of_the_flag() {
+        let mut identity = Identity {
+            overrides: vec![("memory_max".into(), "8GiB".into()), ("pids".into(), "9".into())],
+            unconfined: vec!["cpus".into()],
+            ..Identity::default()
+        };
+        identity.set("memory_max", "50%", "4096", false);
+        identity.set("cpus", "2", "200000 100000", false);
+        identity.set("cpus", "max", "max 100000", false);
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            identity.overrides,
+            [pair("memory_max", "50%"), pair("pids", "9"), pair("cpus", "max")]
+        );
+        assert_eq!(identity.set_live, ["memory_max", "cpus"]);
+        assert_eq!(identity.limits["cpus"], "max 100000");
+        assert!(identity.unconfined.is_empty());
+        identity.set("io_weight", "50", "default 50", true);
+        assert_eq!(identity.unconfined, ["io_weight"]);
+        assert_eq!(Identity::from_text(&identity.to_text()), Some(identity));
     }
 }

@@ -10,6 +10,7 @@ pub mod down;
 pub mod equal;
 pub mod hierarchy;
 pub mod identity;
+pub mod live;
 pub mod receipt;
 pub mod session;
 pub mod state;

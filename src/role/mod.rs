@@ -22,4 +22,4 @@ pub use inherit::LoadError;
 pub use name::{NAME_MAX, check_name};
 pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};
 #[cfg(feature = "cli")]
-pub(crate) use suggest::distance;
+pub(crate) use suggest::{distance, knob_help, nearest};

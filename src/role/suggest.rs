@@ -3,7 +3,7 @@
 use crate::limits::{KNOBS, Knob};
 
 /// What to say about a key that is unknown in a table of knobs.
-pub(super) fn knob_help(table_path: &str, name: &str) -> String {
+pub(crate) fn knob_help(table_path: &str, name: &str) -> String {
     if let Some(elsewhere) = elsewhere(table_path, name) {
         return elsewhere;
     }
@@ -19,7 +19,7 @@ pub(super) fn knob_help(table_path: &str, name: &str) -> String {
 }
 
 /// Of the candidates the one that is nearest to `typed`, if it is near enough to be what was meant.
-pub(super) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_ascii_lowercase().replace('-', "_");
     let most = (typed.chars().count() / 3).max(1);
     let near = candidates

@@ -4,10 +4,12 @@
 //! terminal right, and reads the counters when it ends; [`verdict`] folds them into what happened; [`tell`] puts that
 //! into words. The last two are pure.
 
+pub mod allowance;
 mod child;
 pub mod command;
 pub mod end;
 pub mod failure;
+pub mod freeze;
 pub mod launch;
 pub mod linger;
 mod looks;
@@ -16,6 +18,7 @@ pub mod place;
 mod prepare;
 mod promise;
 pub mod registry;
+pub mod relimit;
 pub mod selftest;
 pub mod signals;
 pub mod supervise;

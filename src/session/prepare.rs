@@ -171,6 +171,7 @@ fn in_group<'a>(
         role: request.role.clone(),
         role_file: request.role_file.clone(),
         overrides: request.overrides.clone(),
+        set_live: Vec::new(),
         limits: receipt
             .entries
             .iter()

@@ -13,6 +13,18 @@ pub struct About<'a> {
     pub session: &'a str,
     /// Where its memory_max was declared: `runtime.limits.memory_max in rust.role.toml`, `--memory-max`.
     pub memory_max_from: &'a str,
+    /// What it was declared to be there, in bytes; `None`: no limit.
+    pub memory_max: Option<u64>,
+}
+
+/// No page of any machine is larger: the kernel rounds limits down to pages.
+const LARGEST_PAGE: u64 = 64 << 10;
+
+/// Whether the limit that was hit is another one than was declared: somebody has set it while the session ran.
+fn was_changed(about: &About<'_>, hit: u64) -> bool {
+    about
+        .memory_max
+        .is_none_or(|declared| hit > declared || declared - hit >= LARGEST_PAGE)
 }
 
 /// An OOM kill while the session goes on.
@@ -94,6 +106,10 @@ fn limit_reached(oom: &Oom) -> String {
 
 fn advice(about: &About<'_>, oom: &Oom) -> String {
     match &oom.cause {
+        Cause::Session if oom.limit.is_some_and(|hit| was_changed(about, hit)) => format!(
+            "That limit was set while it ran: raise it with `cgmgr set {} memory_max=…`, or build with fewer jobs.",
+            about.session
+        ),
         Cause::Session => format!("Raise {} or build with fewer jobs.", about.memory_max_from),
         Cause::Inner => "Raise that limit, or take it away.".into(),
         Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
@@ -182,6 +198,7 @@ mod tests {
         About {
             session: "rust-3",
             memory_max_from: "runtime.limits.memory_max in rust.role.toml",
+            memory_max: Some(16 << 30),
         }
     }
 
@@ -231,6 +248,26 @@ mod tests {
             oom_at_end(&about(), &ended, ended.oom.as_ref().unwrap()),
             "rust-3 was OOM-killed: memory_max 16.0 GiB reached (peak 16.0 GiB, rustc pid 4121 held 9.8 GiB). Raise \
              runtime.limits.memory_max in rust.role.toml or build with fewer jobs."
+        );
+    }
+
+    #[test]
+    fn a_limit_that_was_set_meanwhile_is_not_the_roles_to_raise() {
+        let with = |limit: u64| Oom {
+            limit: Some(limit),
+            ..oom(Cause::Session)
+        };
+        let set = oom_goes_on(&about(), &with(64 << 20));
+        assert!(
+            set.ends_with("raise it with `cgmgr set rust-3 memory_max=…`, or build with fewer jobs."),
+            "{set}"
+        );
+        let mut odd = about();
+        odd.memory_max = Some((16 << 30) + 4095);
+        let rounded = oom_goes_on(&odd, &with(16 << 30));
+        assert!(
+            rounded.contains("Raise runtime.limits.memory_max in"),
+            "{rounded}"
         );
     }
 

@@ -98,6 +98,8 @@ pub enum State {
     Running,
     /// Its processes are frozen.
     Frozen,
+    /// It is to be frozen, and some process is not yet: it is in an uninterruptible sleep.
+    Freezing,
     /// Processes run in it; the cgmgr that was in charge is gone, or became the command (`run --exec`).
     Unattended,
     /// No process is in it: it begins or ends just now, or was left behind.
@@ -112,6 +114,7 @@ impl State {
         match self {
             Self::Running => "running",
             Self::Frozen => "frozen",
+            Self::Freezing => "freezing",
             Self::Unattended => "unattended",
             Self::Empty => "empty",
             Self::Ended => "ended",
@@ -144,6 +147,8 @@ pub struct SessionView {
     pub started: Option<u64>,
     /// Knobs that were declared and do not hold.
     pub unconfined: Vec<String>,
+    /// Knobs that were set while it ran (`cgmgr set`).
+    pub set_live: Vec<String>,
     /// What it uses.
     #[serde(flatten)]
     pub usage: Use,
@@ -163,6 +168,11 @@ impl Ceiling {
             let max = tree.group(&path).ok().and_then(|g| limit(&g, "memory.max"));
             least.or_smaller(max, &path)
         })
+    }
+
+    /// The limit and the group whose it is; `None` where there is none.
+    pub fn smallest(self) -> Option<(u64, GroupPath)> {
+        self.max.zip(self.group)
     }
 
     fn or_smaller(self, max: Option<u64>, group: &GroupPath) -> Self {
@@ -323,6 +333,7 @@ fn ended(record: Record) -> SessionView {
         supervisor: Some(record.supervisor),
         started: Some(record.started),
         unconfined: record.unconfined,
+        set_live: Vec::new(),
         usage: Use::default(),
     }
 }
@@ -350,6 +361,7 @@ fn in_group(
     let state = match (populated, attended) {
         (false, _) => State::Empty,
         (true, _) if events.get("frozen") == Some(1) => State::Frozen,
+        (true, _) if group.get("cgroup.freeze").ok().flatten().as_deref() == Some("1") => State::Freezing,
         (true, true) => State::Running,
         (true, false) => State::Unattended,
     };
@@ -367,6 +379,7 @@ fn in_group(
         supervisor: marked.then_some(known.supervisor),
         started: marked.then_some(known.started),
         unconfined: known.unconfined,
+        set_live: known.set_live,
         usage,
     })
 }

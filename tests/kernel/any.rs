@@ -2,6 +2,7 @@
 
 mod after;
 mod boundary;
+mod control;
 mod doctor;
 mod exhausted;
 mod fates;

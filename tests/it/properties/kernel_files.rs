@@ -246,10 +246,11 @@ proptest! {
 
     #[test]
     fn a_stat_is_read_as_written(pid in 1i32.., comm in chosen(15), state in select(vec!['R', 'S', 'D', 'T', 't', 'Z', 'X']),
-        parent: i32, tty: i32, flags in magnitude(), start in magnitude()) {
+        parent: i32, tty: i32, in_front: bool, flags in magnitude(), start in magnitude()) {
         // A name may have everything that the text has, a whole stat included.
-        let text = format!("{pid} ({comm}) {state} {parent} 1 1 {tty} -1 {flags} 0 0 0 0 2 1 0 0 25 5 1 0 {start} 26 40\n");
-        let stat = Stat { state, parent, has_terminal: tty != 0, flags, start };
+        let front = if in_front { 1 } else { -1 };
+        let text = format!("{pid} ({comm}) {state} {parent} 1 1 {tty} {front} {flags} 0 0 0 0 2 1 0 0 25 5 1 0 {start} 26 40\n");
+        let stat = Stat { state, parent, has_terminal: tty != 0, foreground: tty != 0 && in_front, flags, start };
         prop_assert_eq!(Stat::parse(&text), Some(stat));
     }
 

@@ -17,10 +17,11 @@ fn identity() -> impl Strategy<Value = Identity> {
     let pairs = proptest::collection::vec((odd_text(), odd_text()), 0..4);
     let limits = proptest::collection::btree_map(odd_text(), odd_text(), 0..4);
     let numbers = (any::<u32>(), any::<i32>(), any::<Option<u64>>(), any::<u64>());
-    (texts, pairs, limits, words(), words(), numbers).prop_map(
+    (texts, pairs, words(), limits, words(), words(), numbers).prop_map(
         |(
             (role, role_file),
             overrides,
+            set_live,
             limits,
             unconfined,
             command,
@@ -30,6 +31,7 @@ fn identity() -> impl Strategy<Value = Identity> {
                 role,
                 role_file,
                 overrides,
+                set_live,
                 limits,
                 unconfined,
                 command,

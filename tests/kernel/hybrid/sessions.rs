@@ -225,3 +225,17 @@ fn doctor_names_the_controllers_that_v1_holds() {
     let fix = problems[0]["fix"].as_str().expect("a remedy");
     assert!(fix.contains("systemd.unified_cgroup_hierarchy=1"), "{fix}");
 }
+
+#[test]
+fn limits_says_that_it_does_not_see_those_of_version_1() {
+    let told = cgmgr(&["limits", "--json"]).expect(0).json();
+    let unknown = told["unreadable"].as_array().expect("a list");
+    assert!(
+        unknown
+            .iter()
+            .any(|what| what.as_str().is_some_and(|what| what.contains("cgroup v1"))),
+        "{told:#}"
+    );
+    assert_eq!(told["in_session"], false);
+    assert!(told["suggested_jobs"].as_u64() >= Some(1), "{told:#}");
+}
