@@ -302,6 +302,36 @@ fn a_timeout_is_survived() {
     live.end().expect(0);
 }
 
+/// Cut off in the middle of a write the value is in force or it is not, and what is said and recorded is what is.
+#[test]
+fn a_write_that_is_cut_off_is_told_as_it_is() {
+    let _lab = Lab::new();
+    let live = cached("cutoff", "300", &["--memory-max", "400MiB"]);
+    for (step, timeout) in ["0", "0.01", "0.03", "0.06", "0.1", "0.2"].iter().enumerate() {
+        let high = (260 - 40 * step as u64) * MIB;
+        let before = file("cutoff", "memory.high");
+        let knob = format!("memory_high={high}");
+        let done = cgmgr(&["set", "cutoff", &knob, "--timeout", timeout, "--json"]);
+        let told = done.json();
+        let (held, state) = (file("cutoff", "memory.high"), &told["receipt"][0]["state"]);
+        let recorded = recorded("cutoff")["limits"]["memory_high"].clone();
+        match done.status {
+            0 => assert_eq!(
+                (&held, state),
+                (&high.to_string(), &"enforced".into()),
+                "{done:#?}"
+            ),
+            _ => {
+                assert_eq!((&held, state), (&before, &"not_enforced".into()), "{done:#?}");
+                done.says("not everything took effect").says("--timeout");
+            }
+        }
+        assert_eq!(recorded.as_str().unwrap_or("max"), held, "{done:#?}");
+    }
+    cgmgr(&["set", "cutoff", "memory_high=max"]).expect(0);
+    live.end().expect(0);
+}
+
 /// Lesson 27: killed at any point it leaves a session that the next command gets right.
 #[test]
 fn killed_in_the_middle_it_is_got_over_by_the_next() {
