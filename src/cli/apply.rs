@@ -13,7 +13,7 @@ use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
 use crate::plan::receipt::{Entry, Outcome as Held, Receipt, of_read_back, predict};
 use crate::plan::state::{SessionState, Survey};
 use crate::plan::{Plan, Step};
-use crate::role::{Overrides, Role};
+use crate::role::{HostPolicy, Overrides, Role};
 use crate::session::launch::Place;
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
@@ -126,6 +126,8 @@ fn foretold_enforced(entry: &Entry, place: &Place) -> bool {
 /// Everything a plan is made from, and the plan.
 struct Work<'a> {
     role: Role,
+    /// What the host allows, over the flags that a session was launched with too.
+    policy: Option<HostPolicy>,
     at: (&'a Tree, &'a Base),
     plan: Plan,
     /// What the plan was made from.
@@ -135,6 +137,7 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn of(args: &ApplyArgs, global: &Global, place: &'a Place) -> Result<Self, CommandError> {
         let (role, warnings) = roles::read(&args.role, &Overrides::default(), &place.host, global)?;
+        let policy = roles::policy(&place.host.machine, global)?;
         if !args.json {
             roles::show(&warnings, global);
         }
@@ -149,7 +152,7 @@ impl<'a> Work<'a> {
             ),
         })?;
         let found = look(place, at.0, at.1)?;
-        let of_session = |session: &SessionState| session_settings(&role, session, place);
+        let of_session = |session: &SessionState| session_settings(&role, session, place, policy.as_ref());
         let wanted = Wanted {
             role: &role.name,
             settings: &role.settings,
@@ -159,6 +162,7 @@ impl<'a> Work<'a> {
         let plan = plan_apply(&wanted, &place.host, at.1, &found);
         Ok(Self {
             role,
+            policy,
             at,
             plan,
             found,
@@ -173,14 +177,19 @@ impl<'a> Work<'a> {
         };
         let live = after.sessions.iter().filter(|s| is_live_of(s, &self.role.name));
         let live = live.filter(|s| planned(s));
-        live.map(|s| (s.group.clone(), session_settings(&self.role, s, place)))
-            .collect()
+        let settings = |s: &SessionState| session_settings(&self.role, s, place, self.policy.as_ref());
+        live.map(|s| (s.group.clone(), settings(s))).collect()
     }
 }
 
-fn session_settings(role: &Role, session: &SessionState, place: &Place) -> Settings {
+fn session_settings(
+    role: &Role,
+    session: &SessionState,
+    place: &Place,
+    policy: Option<&HostPolicy>,
+) -> Settings {
     let overrides = session.identity.as_ref().map_or(&[][..], |i| &i.overrides);
-    roles::with_overrides(&role.settings, overrides, &place.host.machine)
+    roles::with_overrides(&role.settings, overrides, &place.host.machine, policy)
 }
 
 /// The hierarchy as it is.

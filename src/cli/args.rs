@@ -88,6 +88,15 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub cgroup_root: Option<String>,
+    /// The operator's ceiling over every role and flag; default: /etc/cgmgr/host.toml, where there is one
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "CGMGR_HOST_POLICY",
+        help_heading = "Global options"
+    )]
+    pub host_policy: Option<PathBuf>,
 }
 
 /// Who carries limits out.
@@ -104,8 +113,8 @@ pub enum BackendChoice {
 /// `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Role files; - is standard input
-    #[arg(required = true, value_name = "ROLE")]
+    /// Role files; - is standard input; none are needed where --host-policy names a policy to check
+    #[arg(value_name = "ROLE")]
     pub roles: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -455,6 +464,7 @@ mod tests {
             "run --no-such-flag true",
             "run --version",
             "status --json a",
+            "check --host-policy /a.toml",
             "status --backend nothing",
             "kill",
             "kill a b --json",

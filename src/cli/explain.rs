@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::check::{Context, show};
 use super::role_file;
 use crate::limits::{Origin, Part, Setting};
-use crate::role::{Overrides, Role};
+use crate::role::{Dialect, Overrides, Role};
 use crate::text::escape;
 
 /// The width that the table is made for, in characters.
@@ -22,6 +22,7 @@ struct Row {
     human: String,
     origin: &'static str,
     source: Option<String>,
+    dialect: Option<&'static str>,
     file: Option<&'static str>,
     systemd_property: Option<&'static str>,
     effect: String,
@@ -29,7 +30,7 @@ struct Row {
 }
 
 /// Explains a role file, with flags over it. `effect` says what this host will do with a setting. Returns the exit
-/// status as [`check`](super::check::check) has it. With `json`, an array with one object for each knob, declared or
+/// status as [`check`](super::check::check) has it. Names the form of each file that is not cgmgr's own. With `json`, an array with one object for each knob, declared or
 /// not, on `out`; mistakes go to `err` in any case.
 pub fn explain(
     path: &Path,
@@ -38,7 +39,7 @@ pub fn explain(
     effect: &dyn Fn(&Setting) -> String,
     context: &mut Context<'_>,
 ) -> io::Result<u8> {
-    let (role, warnings) = match role_file::resolve(path, context.machine, overrides, context.env) {
+    let (mut role, mut warnings) = match role_file::resolve(path, context.machine, overrides, context.env) {
         Err(unreadable) => {
             show(&[*unreadable], context)?;
             return Ok(2);
@@ -49,9 +50,13 @@ pub fn explain(
         }
         Ok(Ok(good)) => good,
     };
+    if let Some(policy) = context.policy {
+        warnings.extend(policy.cap(&mut role.settings));
+    }
     show(&warnings, context)?;
     if json {
-        let rows: Vec<Row> = role.settings.iter().map(|setting| row(setting, effect)).collect();
+        let settings = role.settings.iter();
+        let rows: Vec<Row> = settings.map(|setting| row(&role, setting, effect)).collect();
         serde_json::to_writer_pretty(&mut *context.out, &rows)?;
         writeln!(context.out)?;
     } else {
@@ -60,7 +65,7 @@ pub fn explain(
     Ok(0)
 }
 
-fn row(setting: &Setting, effect: &dyn Fn(&Setting) -> String) -> Row {
+fn row(role: &Role, setting: &Setting, effect: &dyn Fn(&Setting) -> String) -> Row {
     let knob = setting.knob;
     // Why it is derived is worth a word; a note that says more goes before it.
     let derived = match &setting.origin {
@@ -73,6 +78,7 @@ fn row(setting: &Setting, effect: &dyn Fn(&Setting) -> String) -> Row {
         human: setting.human(),
         origin: setting.origin.label(),
         source: setting.origin.source(),
+        dialect: role.dialect_of(&setting.origin).map(Dialect::name),
         file: knob.file,
         systemd_property: knob.systemd,
         effect: effect(setting),
@@ -102,6 +108,18 @@ fn write_table(role: &Role, effect: &dyn Fn(&Setting) -> String, out: &mut dyn W
         .map(|file| format!(" ({})", file.display()))
         .unwrap_or_default();
     writeln!(out, "role {}{}", role.name, escape(&file))?;
+    for (file, dialect) in &role.dialects {
+        let inherited = Some(file) != role.file.as_ref();
+        if inherited || *dialect != Dialect::Cgmgr {
+            let file = escape(&file.to_string_lossy());
+            let name = if inherited {
+                format!("inherits from {file}: ")
+            } else {
+                String::new()
+            };
+            writeln!(out, "{name}{}", dialect.title())?;
+        }
+    }
     for part in Part::ALL {
         writeln!(out, "\n{}", title(part))?;
         writeln!(out, "{}", line(heads))?;

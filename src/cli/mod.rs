@@ -10,6 +10,7 @@ pub mod down;
 pub mod end;
 pub mod explain;
 pub mod freeze;
+pub mod host_policy;
 pub mod install;
 pub mod limits;
 mod log;

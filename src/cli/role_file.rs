@@ -1,9 +1,10 @@
-//! Role files on disk: opens them so that no path, whatever it leads to, can hang or flood the program.
+//! Role files, and the host's policy, on disk: opens them so that no path, whatever it leads to, can hang or flood the program.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::host::Machine;
@@ -11,6 +12,12 @@ use crate::role::{self, Diagnostic, Inputs, LoadError, Overrides, Resolved, Sour
 
 /// The largest role file, in bytes: 1 MiB. Nobody writes more limits than that.
 pub const LARGEST: u64 = 1 << 20;
+
+/// What is read, for messages: what it is, and how one is called.
+type What = (&'static str, &'static str);
+
+const ROLE: What = ("role file", "rust.role.toml");
+const POLICY: What = ("host policy", "/etc/cgmgr/host.toml");
 
 /// Reads a role file and gives it its meaning; `-` is standard input. The outer error is about a file that could not be
 /// read at all, the inner ones about what is in it.
@@ -21,7 +28,7 @@ pub fn resolve(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Resolved, Box<Diagnostic>> {
     let source = read(path)?;
-    let load = |path: &Path| read_file(path);
+    let load = |path: &Path| read_file(path, ROLE);
     Ok(role::resolve(
         source,
         &Inputs {
@@ -38,12 +45,28 @@ pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Reads a host's policy. None: there is no such file. The error names the path, what is wrong and what to do.
+pub fn read_policy(path: &Path) -> Result<Option<Source>, Box<Diagnostic>> {
+    let file = match open(path) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(errno) => Err(cannot_open(errno.into(), POLICY)),
+        Ok(file) => read_opened(file, POLICY),
+    };
+    match file {
+        Ok(text) => Ok(Some(Source {
+            path: path.into(),
+            text,
+        })),
+        Err(error) => Err(Box::new(Diagnostic::about_file(path, error.message, error.help))),
+    }
+}
+
 /// Reads a role file, or standard input for `-`. The error names the path, what is wrong and what to do.
 pub fn read(path: &Path) -> Result<Source, Box<Diagnostic>> {
     let text = if path == Path::new("-") {
-        read_all(io::stdin().lock(), 0)
+        read_all(io::stdin().lock(), 0, ROLE)
     } else {
-        read_file(path)
+        read_file(path, ROLE)
     };
     match text {
         Ok(text) => Ok(Source {
@@ -54,11 +77,19 @@ pub fn read(path: &Path) -> Result<Source, Box<Diagnostic>> {
     }
 }
 
-/// Reads a regular file. A FIFO would block the open and a terminal would become the controlling one, unless the flags
-/// say otherwise; and what has been opened is looked at, not its name, which can change in between.
-fn read_file(path: &Path) -> Result<String, LoadError> {
+fn read_file(path: &Path, what: What) -> Result<String, LoadError> {
+    let file = open(path).map_err(|error| cannot_open(error.into(), what))?;
+    read_opened(file, what)
+}
+
+/// A FIFO would block the open and a terminal would become the controlling one, unless the flags say otherwise.
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| cannot_open(error.into()))?;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Reads a regular file. What has been opened is looked at, not its name, which can change in between.
+fn read_opened(file: OwnedFd, what: What) -> Result<String, LoadError> {
     let stat = rustix::fs::fstat(&file).map_err(|error| cannot_read(&error.into()))?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => None,
@@ -70,36 +101,39 @@ fn read_file(path: &Path) -> Result<String, LoadError> {
     };
     if let Some(kind) = kind {
         return Err(refuse(
-            format!("not a role file but {kind}"),
-            "name a regular file, e.g. rust.role.toml",
+            format!("not a {} but {kind}", what.0),
+            &format!("name a regular file, e.g. {}", what.1),
         ));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if size > LARGEST {
-        return Err(too_large(&format!("{size} bytes")));
+        return Err(too_large(&format!("{size} bytes"), what));
     }
-    read_all(File::from(file), size)
+    read_all(File::from(file), size, what)
 }
 
 /// Reads to the end, and not beyond the largest role file. There are probably `size` bytes.
-fn read_all(from: impl Read, size: u64) -> Result<String, LoadError> {
+fn read_all(from: impl Read, size: u64, what: What) -> Result<String, LoadError> {
     // With room for one more the end is found without a buffer of its own.
     let mut bytes = Vec::with_capacity(size as usize + 1);
     from.take(LARGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| cannot_read(&error))?;
     if bytes.len() as u64 > LARGEST {
-        return Err(too_large("more than 1 MiB"));
+        return Err(too_large("more than 1 MiB", what));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[at];
         let message = format!("not UTF-8: the byte at offset {at} is 0x{byte:02x}");
-        refuse(message, "a role file is plain UTF-8 text: save it as such")
+        refuse(
+            message,
+            &format!("a {} is plain UTF-8 text: save it as such", what.0),
+        )
     })
 }
 
-fn cannot_open(error: io::Error) -> LoadError {
+fn cannot_open(error: io::Error, what: What) -> LoadError {
     match error.kind() {
         io::ErrorKind::NotFound => refuse("there is no such file", "check the path"),
         io::ErrorKind::PermissionDenied => refuse(
@@ -108,8 +142,8 @@ fn cannot_open(error: io::Error) -> LoadError {
         ),
         // ENXIO: a socket, or a device that has no driver.
         _ if error.raw_os_error() == Some(libc::ENXIO) => refuse(
-            "not a role file but a socket or a device",
-            "name a regular file, e.g. rust.role.toml",
+            format!("not a {} but a socket or a device", what.0),
+            &format!("name a regular file, e.g. {}", what.1),
         ),
         _ => LoadError {
             message: format!("cannot open it: {error}"),
@@ -125,10 +159,10 @@ fn cannot_read(error: &io::Error) -> LoadError {
     }
 }
 
-fn too_large(size: &str) -> LoadError {
+fn too_large(size: &str, what: What) -> LoadError {
     refuse(
-        format!("{size} is too large for a role file"),
-        "a role file has at most 1 MiB: is it the right file?",
+        format!("{size} is too large for a {}", what.0),
+        &format!("a {} has at most 1 MiB: is it the right file?", what.0),
     )
 }
 
@@ -202,7 +236,7 @@ mod tests {
         let just = dir.file("just.toml", &vec![b'#'; LARGEST as usize]);
         assert!(read(&just).is_ok());
         // Says that it is empty, and never ends.
-        assert!(read_all(io::repeat(b'#'), 0).is_err());
+        assert!(read_all(io::repeat(b'#'), 0, ROLE).is_err());
     }
 
     #[test]

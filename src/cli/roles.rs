@@ -3,37 +3,59 @@
 use super::args::{CheckArgs, ExplainArgs, Global};
 use super::check::{self, Context};
 use super::context::{CommandError, Outcome, colour, host};
-use super::{explain, role_file};
+use super::{explain, host_policy, role_file};
 use crate::host::{Host, Machine};
 use crate::kernel::{disks, probe};
 use crate::limits::{KnobId, Settings};
 use crate::plan::receipt::predict;
-use crate::role::{Diagnostic, Overrides, Role};
+use crate::role::{Diagnostic, HostPolicy, Overrides, Role};
+use crate::text::escape;
 use std::io;
 use std::path::Path;
 
 /// `cgmgr check`.
 pub fn check(args: &CheckArgs, global: &Global) -> Outcome {
+    if args.roles.is_empty() && global.host_policy.is_none() {
+        return Err(CommandError::usage(
+            "nothing to check",
+            "name role files, or a host's policy with --host-policy FILE",
+        ));
+    }
     let machine = probe::machine();
+    let policy = host_policy::read(global, &machine);
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
     let mut context = Context {
         machine: &machine,
         env: &role_file::env,
+        policy: policy.as_ref().ok().and_then(Option::as_ref),
         colour: colour(global.color),
         out: &mut out,
         err: &mut err,
     };
-    Ok(check::check(&args.roles, args.json, &mut context)?)
+    let path = global
+        .host_policy
+        .as_deref()
+        .unwrap_or(Path::new(host_policy::PLACE));
+    match &policy {
+        // Its mistakes are no role's: what the roles are worth on this host cannot be told.
+        Err(mistakes) => Ok(check::check_policy(path, Err(mistakes), args.json, &mut context)?),
+        Ok(Some(policy)) if args.roles.is_empty() => {
+            Ok(check::check_policy(path, Ok(policy), args.json, &mut context)?)
+        }
+        Ok(_) => Ok(check::check(&args.roles, args.json, &mut context)?),
+    }
 }
 
 /// `cgmgr explain`.
 pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
     let (mut host, backend) = host(global)?;
     host.disks = Some(disks::disks(&host.hierarchy));
+    let policy = policy(&host.machine, global)?;
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
     let mut context = Context {
         machine: &host.machine,
         env: &role_file::env,
+        policy: policy.as_ref(),
         colour: colour(global.color),
         out: &mut out,
         err: &mut err,
@@ -46,6 +68,20 @@ pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
         &effect,
         &mut context,
     )?)
+}
+
+/// What the host allows. Mistakes are shown; the error then only says that there were some.
+pub fn policy(machine: &Machine, global: &Global) -> Result<Option<HostPolicy>, CommandError> {
+    host_policy::read(global, machine).map_err(|mistakes| {
+        show(&mistakes, global);
+        let path = mistakes.first().and_then(|mistake| mistake.path.as_deref());
+        let path = path.unwrap_or(Path::new(host_policy::PLACE)).to_string_lossy();
+        let mut error = invalid(&format!("the host's policy {} is not valid", escape(&path)));
+        error.help = Some(
+            "nothing is done under a policy that cannot be read: `cgmgr check --host-policy FILE`".into(),
+        );
+        error
+    })
 }
 
 /// Shows diagnostics on standard error.
@@ -64,47 +100,62 @@ pub fn log(diagnostics: &[Diagnostic]) {
         let place = d
             .path
             .as_ref()
-            .map(|p| crate::text::escape(&p.to_string_lossy()))
+            .map(|p| escape(&p.to_string_lossy()))
             .unwrap_or_default();
         let at = match (d.line, d.column) {
             (Some(line), Some(column)) => format!("{place}:{line}:{column}: "),
             _ if place.is_empty() => String::new(),
             _ => format!("{place}: "),
         };
-        tracing::info!("{at}{}", crate::text::escape(&d.message));
+        tracing::info!("{at}{}", escape(&d.message));
     }
 }
 
-/// Reads a role file with flags over it. Mistakes are shown; the error then only says that there were some.
+/// Reads a role file with flags over it, within what the host allows. Mistakes are shown; the error then only says that
+/// there were some.
 pub fn read(
     path: &Path,
     overrides: &Overrides,
     host: &Host,
     global: &Global,
 ) -> Result<(Role, Vec<Diagnostic>), CommandError> {
+    let policy = policy(&host.machine, global)?;
     let resolved = match role_file::resolve(path, &host.machine, overrides, &role_file::env) {
         Err(unreadable) => Err(vec![*unreadable]),
         Ok(resolved) => resolved,
     };
-    resolved.map_err(|mistakes| {
+    let resolved = resolved.map_err(|mistakes| {
         show(&mistakes, global);
         invalid(&format!(
             "{} is not a valid role",
-            crate::text::escape(&path.to_string_lossy())
+            escape(&path.to_string_lossy())
         ))
-    })
+    });
+    Ok(within(policy, resolved?))
 }
 
-/// A role made of flags alone.
+/// A role made of flags alone, within what the host allows.
 pub fn of_flags(
     overrides: &Overrides,
     host: &Host,
     global: &Global,
 ) -> Result<(Role, Vec<Diagnostic>), CommandError> {
-    Role::without_file(overrides, &host.machine).map_err(|mistakes| {
+    let policy = policy(&host.machine, global)?;
+    let resolved = Role::without_file(overrides, &host.machine).map_err(|mistakes| {
         show(&mistakes, global);
         invalid("the limits given by flags are not valid")
-    })
+    });
+    Ok(within(policy, resolved?))
+}
+
+fn within(
+    policy: Option<HostPolicy>,
+    (mut role, mut warnings): (Role, Vec<Diagnostic>),
+) -> (Role, Vec<Diagnostic>) {
+    if let Some(policy) = policy {
+        warnings.extend(policy.cap(&mut role.settings));
+    }
+    (role, warnings)
 }
 
 fn invalid(message: &str) -> CommandError {
@@ -115,8 +166,14 @@ fn invalid(message: &str) -> CommandError {
     }
 }
 
-/// The settings of a role with the limits on top that a session was launched with by flags.
-pub fn with_overrides(settings: &Settings, overrides: &[(String, String)], machine: &Machine) -> Settings {
+/// The settings of a role with the limits on top that a session was launched with by flags, within what the host
+/// allows.
+pub fn with_overrides(
+    settings: &Settings,
+    overrides: &[(String, String)],
+    machine: &Machine,
+    policy: Option<&HostPolicy>,
+) -> Settings {
     let mut settings = settings.clone();
     for (key, text) in overrides {
         if let Some(id) = KnobId::from_key(key)
@@ -128,6 +185,9 @@ pub fn with_overrides(settings: &Settings, overrides: &[(String, String)], machi
                 crate::limits::Origin::Flag(format!("--{}", key.replace('_', "-"))),
             );
         }
+    }
+    if let Some(policy) = policy {
+        policy.cap(&mut settings);
     }
     settings
 }

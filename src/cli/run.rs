@@ -4,7 +4,7 @@ use super::args::{Global, RunArgs};
 use super::context::{self, CommandError};
 use super::{report, roles};
 use crate::kernel::sys;
-use crate::limits::{KnobId, Origin};
+use crate::limits::KnobId;
 use crate::path::SessionName;
 use crate::role::{Diagnostic, Role};
 use crate::session::launch::{self, FailureKind, LaunchError, Place, Request, Running};
@@ -34,6 +34,7 @@ pub fn run(args: &RunArgs, global: &Global) -> u8 {
                     context::warn(note);
                 }
             };
+            ready.lowered.iter().for_each(|note| tell(note));
             fail(
                 &launch::launch_exec(ready.request(None, None), &ready.place, tell),
                 &mut report,
@@ -49,6 +50,8 @@ struct Ready<'a> {
     args: &'a RunArgs,
     place: Place,
     role: Role,
+    /// What the host's policy has taken of what was asked for.
+    lowered: Vec<String>,
     name: Option<SessionName>,
     stem: SessionName,
     user: Option<User>,
@@ -80,6 +83,8 @@ fn prepare<'a>(args: &'a RunArgs, global: &Global) -> Result<Ready<'a>, LaunchEr
     let place = context::place(global)?;
     let (role, warnings) = read_role(args, &place, global)?;
     roles::log(&warnings);
+    let lowered = warnings.iter().filter(|warning| warning.of_host);
+    let lowered = lowered.map(|warning| warning.message.clone()).collect();
     if user.is_some() && place.host.euid != 0 {
         return Err(cgmgr_failed(
             "--user needs root: only root can become another user",
@@ -98,6 +103,7 @@ fn prepare<'a>(args: &'a RunArgs, global: &Global) -> Result<Ready<'a>, LaunchEr
         args,
         place,
         role,
+        lowered,
         name,
         stem,
         user,
@@ -181,17 +187,7 @@ impl Ready<'_> {
 
     /// Where the session's memory_max was declared, in words for its user.
     fn memory_max_from(&self) -> String {
-        let setting = self.role.settings.get(KnobId::MemoryMax);
-        match &setting.origin {
-            Origin::Role { file, .. } | Origin::Inherited { file, .. } | Origin::HostPolicy { file, .. } => {
-                format!(
-                    "{} in {}",
-                    setting.knob.path,
-                    crate::text::escape(&file.to_string_lossy())
-                )
-            }
-            Origin::Flag(_) | Origin::Derived(_) | Origin::Default => "--memory-max".into(),
-        }
+        self.role.where_to_change(KnobId::MemoryMax)
     }
 
     /// What it was declared to be, in bytes.
@@ -256,7 +252,7 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
         Ok(running) => running,
         Err(error) => return fail(&error, report),
     };
-    let mut notes = notes(&running);
+    let mut notes = notes(&ready, &running);
     if !ready.args.quiet {
         notes.iter().for_each(context::warn);
         context::help(remedy(&ready.place, &running));
@@ -268,8 +264,9 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
 }
 
 /// What is to be said about a session that has just started.
-fn notes(running: &Running) -> Vec<String> {
-    let mut notes = running.warnings.clone();
+fn notes(ready: &Ready<'_>, running: &Running) -> Vec<String> {
+    let mut notes = ready.lowered.clone();
+    notes.extend(running.warnings.iter().cloned());
     // Inside another session every knob is the outer one's, which the first note says.
     if running.lock.is_some() {
         notes.extend(tell::unconfined(&running.receipt));
@@ -486,7 +483,7 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
             return;
         }
     };
-    let mut notes = notes(&running);
+    let mut notes = notes(&ready, &running);
     say(&Word::Started {
         name: running.name.to_string(),
         notes: notes.clone(),

@@ -7,6 +7,7 @@ use super::args::{Global, SetArgs};
 use super::context::{self, CommandError, Outcome, print_json, say_error, warn_notice};
 use super::end::{foreign, is_foreign};
 use super::look::{Found, Look, look};
+use super::roles;
 use crate::host::Machine;
 use crate::kernel::{Group, disks};
 use crate::limits::{KNOBS, Knob, KnobId, Origin, Part, Settings};
@@ -14,7 +15,8 @@ use crate::path::{GroupPath, SessionName};
 use crate::plan::Plan;
 use crate::plan::live::{self, Session};
 use crate::plan::receipt::Outcome as Held;
-use crate::role::{knob_help, nearest};
+use crate::plan::step::Notice;
+use crate::role::{Diagnostic, HostPolicy, knob_help, nearest};
 use crate::session::registry::Registry;
 use crate::session::relimit::{self, Asked, Changed, Cut, How};
 use crate::text::{bytes, count, duration_us, escape};
@@ -29,7 +31,11 @@ const TABLE: &str = "runtime.limits";
 pub fn set(args: &SetArgs, global: &Global) -> Outcome {
     let mut look = look(global)?;
     look.host.disks = Some(disks::disks(&look.host.hierarchy));
-    let asked = all_or_mistakes(&args.knobs, &look.host.machine)?;
+    let mut asked = all_or_mistakes(&args.knobs, &look.host.machine)?;
+    let capped = match roles::policy(&look.host.machine, global)? {
+        Some(policy) => within(&policy, &mut asked),
+        None => Vec::new(),
+    };
     let target = Target::of(&look, &args.session)?;
     // Two that change limits at once would each record what the other did not write.
     let _alone = match &target.registry {
@@ -51,7 +57,8 @@ pub fn set(args: &SetArgs, global: &Global) -> Outcome {
         memory: &memory,
     };
     let settings: Vec<_> = asked.iter().map(|a| a.setting.clone()).collect();
-    let plan = live::plan(&settings, &session, machine.page_size, args.force);
+    let mut plan = live::plan(&settings, &session, machine.page_size, args.force);
+    plan.warnings.splice(0..0, capped);
     if args.json && (args.dry_run || !plan.refusals.is_empty()) {
         let mut value = plan.to_json(tree.mount());
         value["session"] = json!(target.name.as_str());
@@ -157,6 +164,23 @@ fn all_or_mistakes(typed: &[std::ffi::OsString], machine: &Machine) -> Result<Ve
     };
     mistakes.iter().for_each(say_error);
     Err(last)
+}
+
+/// Puts what is asked for within what the host allows, and says what that changed.
+fn within(policy: &HostPolicy, asked: &mut [Asked]) -> Vec<Notice> {
+    let mut settings = Settings::none();
+    for Asked { setting, .. } in asked.iter() {
+        *settings.get_mut(setting.knob.id) = setting.clone();
+    }
+    let warnings = policy.cap(&mut settings);
+    for one in asked {
+        one.setting = settings.get(one.setting.knob.id).clone();
+    }
+    let notice = |warning: Diagnostic| Notice {
+        message: warning.message,
+        help: warning.help,
+    };
+    warnings.into_iter().map(notice).collect()
 }
 
 /// One `KNOB=VALUE`.

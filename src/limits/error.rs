@@ -62,6 +62,12 @@ impl GrammarError {
         }
     }
 
+    /// The same with another remedy, for a grammar that has other words for it.
+    pub(super) fn with_help(mut self, help: &str) -> Self {
+        self.help = help.into();
+        self
+    }
+
     /// What is wrong, for programs.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -9,6 +9,7 @@
 mod cpu;
 mod decimal;
 mod error;
+mod foreign;
 mod knob;
 mod max;
 mod number;
@@ -22,6 +23,7 @@ mod value;
 pub use crate::host::Controller;
 pub use cpu::{CpuQuota, PERIOD_US};
 pub use error::{ErrorKind, GrammarError};
+pub(crate) use foreign::grant_text;
 pub use knob::{Kind, Knob, KnobId, Part};
 pub use max::Max;
 pub use number::{Admission, Count, Nice, OomScoreAdj, Weight};

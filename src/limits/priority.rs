@@ -101,6 +101,16 @@ impl Priorities {
         };
         (priorities, warnings)
     }
+
+    /// The same within what the host allows: no process is more favoured than this. `own_nice` is that of the process
+    /// that launches.
+    pub fn at_least(mut self, oom: Option<OomScoreAdj>, nice: Option<Nice>, own_nice: i32) -> Priorities {
+        let oom = oom.map_or(self.oom_score_adj, OomScoreAdj::get);
+        let nice = nice.map_or(self.nice, |nice| nice.from_own(own_nice));
+        self.oom_score_adj = self.oom_score_adj.max(oom);
+        self.nice = self.nice.max(nice);
+        self
+    }
 }
 
 /// Below zero the parent is protected and the child is an ordinary process; a parent that is nearly the first to go
@@ -186,6 +196,20 @@ mod tests {
             assert!(warnings[0].starts_with("CODER_PROC_OOM_SCORE="), "{warnings:?}");
             assert!(warnings[1].starts_with("CODER_PROC_NICE_SCORE="), "{warnings:?}");
             assert!(!warnings.concat().contains(char::is_control), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn the_host_says_how_favoured_at_most() {
+        let (found, _) = Priorities::derive(0, 0, OomScoreAdj::new(-500).ok(), None, &CoderEnv::default());
+        for (oom, nice, expected) in [
+            (None, None, (-500, 5)),
+            (Some(0), Some(Nice::Absolute(10)), (0, 10)),
+            (Some(-900), Some(Nice::Absolute(3)), (-500, 5)),
+            (None, Some(Nice::Relative(7)), (-500, 9)),
+        ] {
+            let capped = found.at_least(oom.and_then(|oom| OomScoreAdj::new(oom).ok()), nice, 2);
+            assert_eq!((capped.oom_score_adj, capped.nice), expected);
         }
     }
 

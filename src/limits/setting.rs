@@ -85,6 +85,9 @@ pub struct Setting {
     pub value: Option<Value>,
     /// Where the value, or its absence, came from.
     pub origin: Origin,
+    /// For nice and oom_score_adj: the least that the host allows, however the value comes to be. What a relative nice
+    /// value and an absent one amount to is known at launch only.
+    pub least: Option<Value>,
     /// What a reader should know beside it, e.g. what it really amounts to on this machine.
     pub note: Option<String>,
 }
@@ -124,6 +127,7 @@ impl Settings {
             knob,
             value: None,
             origin: Origin::Default,
+            least: None,
             note: None,
         };
         Settings {

@@ -98,6 +98,9 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// Other places that have to do with it.
     pub related: Vec<Related>,
+    /// Whether it says what the host's policy has taken, which whoever launches is told too.
+    #[serde(skip)]
+    pub of_host: bool,
     #[serde(skip)]
     source: Option<Arc<Source>>,
 }
@@ -114,6 +117,7 @@ impl Diagnostic {
             label: None,
             help: None,
             related: Vec::new(),
+            of_host: false,
             source: None,
         }
     }

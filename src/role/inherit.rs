@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Source};
+use super::dialect::Dialect;
 use super::raw::{Entry, RawRole, Text, read};
 use super::resolve::Inputs;
 use crate::limits::KnobId;
@@ -39,8 +40,8 @@ pub(super) struct Chain {
     pub(super) entries: BTreeMap<KnobId, Layered>,
     /// The files, the role's own first.
     pub(super) files: Vec<Arc<Source>>,
-    /// Tables of other programs' limits that were seen.
-    pub(super) foreign: Vec<&'static str>,
+    /// The form that each of them is in.
+    pub(super) dialects: Vec<Dialect>,
     /// How many mistakes there are that were not described.
     pub(super) undescribed: usize,
 }
@@ -51,7 +52,7 @@ pub(super) fn chain(source: Arc<Source>, inputs: &Inputs<'_>, diagnostics: &mut 
         name: None,
         entries: BTreeMap::new(),
         files: Vec::new(),
-        foreign: Vec::new(),
+        dialects: Vec::new(),
         undescribed: 0,
     };
     let mut next = Some(source);
@@ -87,7 +88,7 @@ impl Chain {
         if !inherited {
             self.name = role.name;
         }
-        self.foreign.extend(role.foreign);
+        self.dialects.push(role.dialect);
         self.undescribed += role.undescribed;
         role.extends
     }

@@ -72,7 +72,7 @@ impl<'a> Lint<'a> {
             return;
         }
         let what = format!("{} is above {}", named(high), named(max));
-        let (high_key, max_key) = (high.knob.key, max.knob.key);
+        let (high_key, max_key) = (high.called, max.called);
         if let (From::File { .. }, From::Flag(flag)) = (&high.from, &max.from) {
             let diagnostic = Diagnostic::warning(format!("{what}: it has no effect")).help(format!(
                 "with {flag} give a lower {high_key} too, if memory is to be taken back before"
@@ -136,10 +136,7 @@ impl<'a> Lint<'a> {
             if let Some(place) = ceiling.place() {
                 diagnostic = diagnostic.related(place, "the ceiling over all sessions");
             }
-            diagnostic = diagnostic.help(format!(
-                "lower {}, or raise {}",
-                session.knob.key, ceiling.knob.key
-            ));
+            diagnostic = diagnostic.help(format!("lower {}, or raise {}", session.called, ceiling.called));
             self.push(diagnostic, session);
         }
     }
@@ -243,7 +240,11 @@ impl<'a> Lint<'a> {
             "{} {why}: a session above it can slow to a crawl instead of being killed",
             named(high)
         );
-        let help = "leave memory_high out, or allow some swap with memory_swap_max; `cgmgr status` shows what it waits for";
+        let help = if high.called == high.knob.key {
+            "leave memory_high out, or allow some swap with memory_swap_max; `cgmgr status` shows what it waits for"
+        } else {
+            "pass --memory-high max, or allow some swap with --memory-swap-max; `cgmgr status` shows what it waits for"
+        };
         self.push(Diagnostic::warning(message).help(help), high);
     }
 
@@ -300,7 +301,7 @@ fn is_above(a: &Value, b: &Value) -> bool {
 /// `memory_high = "12 GiB"`, `--memory-max 8GiB`.
 fn named(found: &Found) -> String {
     match &found.from {
-        From::File { .. } => format!("{} = {}", found.knob.key, found.written),
+        From::File { .. } => format!("{} = {}", found.called, found.written),
         From::Flag(flag) => format!("{flag} {}", found.written),
     }
 }

@@ -9,13 +9,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place, Source};
+use super::dialect::{Dialect, GRANTS, ISOLATION};
 use super::expand::{ExpandError, expand};
 use super::name::check_name;
 use super::suggest::{is_typo_of, knob_help, nearest};
-use crate::limits::{Declared, KNOBS, Knob, KnobId, Scalar};
-
-/// The tables that belong to other programs' role files and hold limits in another form.
-const DIALECTS: [&str; 2] = ["docker.grants", "isolation"];
+use crate::limits::{Declared, KNOBS, Knob, KnobId, Part, Scalar};
 
 /// More syntax errors than this are not read: nobody would.
 const MOST_SYNTAX_ERRORS: usize = 20;
@@ -33,6 +31,12 @@ pub(super) struct Entry {
     pub(super) place: Place,
     /// The value as it is written, for messages.
     pub(super) written: String,
+    /// Where the file has it, e.g. `runtime.limits.memory_max`, `docker.grants.memory`.
+    pub(super) path: &'static str,
+    /// What messages that compare it call it, e.g. `memory_max`, `docker.grants.memory`.
+    pub(super) called: &'static str,
+    /// What a reader should know about how it came to be.
+    pub(super) note: Option<String>,
 }
 
 /// A string of a file and its place.
@@ -48,26 +52,59 @@ pub(super) struct RawRole {
     pub(super) name: Option<Text>,
     pub(super) extends: Option<Text>,
     pub(super) entries: Vec<Entry>,
-    /// The tables with limits in a form that is not cgmgr's own, e.g. `docker.grants`.
-    pub(super) foreign: Vec<&'static str>,
+    /// The form that its limits are in.
+    pub(super) dialect: Dialect,
     /// How many mistakes there are that were not described.
     pub(super) undescribed: usize,
 }
 
-/// Reads a file. Mistakes are added to `diagnostics`; what could be read is returned in any case.
+impl RawRole {
+    fn empty() -> RawRole {
+        RawRole {
+            name: None,
+            extends: None,
+            entries: Vec::new(),
+            dialect: Dialect::Cgmgr,
+            undescribed: 0,
+        }
+    }
+}
+
+/// Reads a role file. Mistakes are added to `diagnostics`; what could be read is returned in any case.
 pub(super) fn read(
     source: &Arc<Source>,
     env: &dyn Fn(&str) -> Option<String>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> RawRole {
+    read_as(source, env, false, diagnostics)
+}
+
+/// Reads the host's policy. Nothing in it is a variable: whoever calls cgmgr sets those.
+pub(super) fn read_policy(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> RawRole {
+    read_as(source, &|_| None, true, diagnostics)
+}
+
+fn read_as(
+    source: &Arc<Source>,
+    env: &dyn Fn(&str) -> Option<String>,
+    policy: bool,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> RawRole {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let mut reader = Reader {
         source,
         env,
+        policy,
+        multicode: false,
+        declared: None,
         found: Vec::new(),
         undescribed: 0,
     };
-    let mut role = reader.document(document.get_ref());
+    let mut role = if policy {
+        reader.policy(document.get_ref())
+    } else {
+        reader.document(document.get_ref())
+    };
 
     role.undescribed = reader.undescribed;
 
@@ -106,15 +143,21 @@ fn syntax_help(message: &str) -> Option<&'static str> {
 
 type Entries<'d, 'i> = (&'d Spanned<Cow<'i, str>>, &'d Spanned<DeValue<'i>>);
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     source: &'a Arc<Source>,
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// It is the host's policy that is read, whose `[limits]` has the keys of a role's `[runtime.limits]`.
+    policy: bool,
+    /// The file is one of multicode's, whose `[agent]` says which agent to run.
+    multicode: bool,
+    /// Where the file declares a session's limits, and in which words.
+    declared: Option<(&'static str, Range<usize>)>,
     found: Vec<Diagnostic>,
     undescribed: usize,
 }
 
 impl Reader<'_> {
-    fn place(&self, span: Range<usize>) -> Place {
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
         Place {
             source: Arc::clone(self.source),
             span,
@@ -128,7 +171,7 @@ impl Reader<'_> {
         full
     }
 
-    fn error(&mut self, span: Range<usize>, message: String, help: impl Into<String>) {
+    pub(super) fn error(&mut self, span: Range<usize>, message: String, help: impl Into<String>) {
         if self.is_full() {
             return;
         }
@@ -136,20 +179,64 @@ impl Reader<'_> {
         self.found.push(diagnostic);
     }
 
+    /// An error that has to do with two places.
+    pub(super) fn error_beside(
+        &mut self,
+        span: Range<usize>,
+        message: String,
+        help: &str,
+        other: &Place,
+        label: &str,
+    ) {
+        let diagnostic = Diagnostic::error(message).at(&self.place(span)).help(help);
+        self.found.push(diagnostic.related(other, label));
+    }
+
+    pub(super) fn warning(&mut self, diagnostic: Diagnostic) {
+        self.found.push(diagnostic);
+    }
+
+    /// The file declares a session's limits here, in this form: it may do so once.
+    pub(super) fn declares(
+        &mut self,
+        dialect: Dialect,
+        what: &'static str,
+        span: Range<usize>,
+        role: &mut RawRole,
+    ) {
+        match self.declared.clone() {
+            None => {
+                self.declared = Some((what, span));
+                role.dialect = dialect;
+            }
+            Some((first, there)) => {
+                let message = format!("{what} beside {first}: a session's limits in two forms");
+                let help = "keep one of them, or put them into two files: which one counts could not be told";
+                self.error_beside(span, message, help, &self.place(there), "and here");
+            }
+        }
+    }
+
     /// Tables of other programs may be in the same file: they are left alone, unless their name is a slip away from
-    /// one of ours, when a limit would silently not be there.
+    /// one that is read, when a limit would silently not be there.
     fn document(&mut self, document: &DeTable<'_>) -> RawRole {
-        const OURS: [&str; 5] = ["version", "role", "runtime", "agent", "workloads"];
-        let mut role = RawRole {
-            name: None,
-            extends: None,
-            entries: Vec::new(),
-            foreign: Vec::new(),
-            undescribed: 0,
-        };
+        const OURS: [&str; 7] = [
+            "version",
+            "role",
+            "runtime",
+            "agent",
+            "workloads",
+            "docker",
+            "isolation",
+        ];
+        let mut role = RawRole::empty();
+        self.multicode = document
+            .get("isolation")
+            .is_some_and(|value| value.get_ref().is_table());
+        let (mut manifest, mut alpha) = (false, false);
         for (key, value) in document {
             match key.get_ref().as_ref() {
-                "version" => self.version(value),
+                "version" => alpha = self.version(value),
                 "role" => {
                     if let Some(table) = self.table("role", value) {
                         self.role(table, &mut role);
@@ -165,15 +252,69 @@ impl Reader<'_> {
                         self.knobs(part, table, &mut role);
                     }
                 }
+                "docker" => {
+                    if let Some(table) = value.get_ref().as_table() {
+                        self.docker(table, &mut role);
+                    }
+                }
+                "isolation" => {
+                    if let Some(table) = value.get_ref().as_table() {
+                        self.isolation(table, &mut role);
+                    }
+                }
+                "dockerfile" => manifest = true,
+                other if is_jackins(other, value.get_ref()) => {}
                 other => self.foreign_key(value, "", other, key.span(), &OURS),
             }
         }
-        role.foreign
-            .extend(DIALECTS.into_iter().filter(|path| has_table(document, path)));
+        if self.declared.is_none() && self.multicode {
+            role.dialect = Dialect::Multicode;
+        } else if role.dialect == Dialect::Cgmgr && (manifest || alpha && self.declared.is_some()) {
+            role.dialect = Dialect::JackinManifest;
+        }
         role
     }
 
-    fn foreign_key(
+    /// The host's policy is cgmgr's alone: whatever is unknown is a mistake.
+    fn policy(&mut self, document: &DeTable<'_>) -> RawRole {
+        let mut role = RawRole::empty();
+        for (key, value) in document {
+            match key.get_ref().as_ref() {
+                "version" => {
+                    self.version(value);
+                }
+                "limits" => {
+                    if let Some(table) = self.table("limits", value) {
+                        self.knobs("runtime.limits", table, &mut role);
+                    }
+                }
+                part @ ("agent" | "workloads") => {
+                    if let Some(table) = self.table(part, value) {
+                        self.knobs(part, table, &mut role);
+                    }
+                }
+                other => {
+                    let help = match nearest(other, ["limits", "agent", "workloads", "version"]) {
+                        _ if other == "runtime" => "write [limits] instead of [runtime.limits]".to_owned(),
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => "a host policy has [limits], [agent] and [workloads]".to_owned(),
+                    };
+                    self.error(key.span(), format!("unknown {}", shown_key("", other)), help);
+                }
+            }
+        }
+        role
+    }
+
+    /// What the file that is read calls a table or knob of ours.
+    fn path_here<'p>(&self, path: &'p str) -> &'p str {
+        match path.strip_prefix("runtime.") {
+            Some(path) if self.policy => path,
+            _ => path,
+        }
+    }
+
+    pub(super) fn foreign_key(
         &mut self,
         value: &Spanned<DeValue<'_>>,
         table: &str,
@@ -192,11 +333,49 @@ impl Reader<'_> {
         }
     }
 
+    /// A key that is no limit of this dialect. It is the other program's, unless it is a slip away from a limit, or what
+    /// another dialect calls one: then a limit would silently not be there.
+    pub(super) fn foreign_limit(
+        &mut self,
+        dialect: Dialect,
+        table: &'static str,
+        name: &str,
+        span: Range<usize>,
+    ) {
+        let keys = || GRANTS.iter().chain(&ISOLATION);
+        let own = |path: &'static str| path.strip_prefix(table).and_then(|key| key.strip_prefix('.'));
+        let plain = name.replace('-', "_");
+        let slip = keys().filter_map(|(.., path)| own(path)).find(|key| {
+            let key = key.replace('-', "_");
+            plain == key || is_typo_of(&plain, &key)
+        });
+        let session = || KNOBS.iter().filter(|knob| knob.part == Part::Session);
+        let elsewhere = keys()
+            .find(|(key, ..)| *key == name)
+            .map(|(_, id, _)| *id)
+            .or_else(|| session().find(|knob| knob.key == plain).map(|knob| knob.id));
+        let help = match (slip, elsewhere) {
+            (Some(key), _) => format!("did you mean `{key}`?"),
+            (None, Some(id)) => match dialect.path_of(id).and_then(own) {
+                Some(key) => format!("write `{key}`"),
+                None => format!(
+                    "give it by the flag --{}, or in a role file of cgmgr's that extends this one",
+                    id.knob().key.replace('_', "-")
+                ),
+            },
+            (None, None) => return,
+        };
+        self.error(span, format!("unknown key {}", shown_key(table, name)), help);
+    }
+
     fn runtime(&mut self, table: &DeTable<'_>, role: &mut RawRole) {
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "limits" => {
                     if let Some(table) = self.table("runtime.limits", value) {
+                        if !table.is_empty() {
+                            self.declares(Dialect::Cgmgr, "[runtime.limits]", key.span(), role);
+                        }
                         self.knobs("runtime.limits", table, role);
                     }
                 }
@@ -205,18 +384,19 @@ impl Reader<'_> {
         }
     }
 
-    fn version(&mut self, value: &Spanned<DeValue<'_>>) {
-        let known = |version: &str| {
-            let alpha = version.strip_prefix("v1alpha");
-            version == "v1" || alpha.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-        };
-        if !value.get_ref().as_str().is_some_and(known) {
+    /// Whether it is a version of jackin's.
+    fn version(&mut self, value: &Spanned<DeValue<'_>>) -> bool {
+        let version = value.get_ref().as_str();
+        let alpha = version.and_then(|version| version.strip_prefix("v1alpha"));
+        let alpha = alpha.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        if version != Some("v1") && !alpha {
             let message = format!(
                 "version = {}: not a version that cgmgr knows",
                 self.written(value)
             );
             self.error(value.span(), message, "write version = \"v1\", or leave it out");
         }
+        alpha
     }
 
     fn role(&mut self, table: &DeTable<'_>, role: &mut RawRole) {
@@ -271,7 +451,7 @@ impl Reader<'_> {
             match knob {
                 Some(knob) => self.knob(knob, value, role),
                 None if table_path == "runtime.limits" && name == "oom" => {
-                    if let Some(table) = self.table("runtime.limits.oom", value) {
+                    if let Some(table) = self.table(self.path_here("runtime.limits.oom"), value) {
                         self.knobs("runtime.limits.oom", table, role);
                     }
                 }
@@ -281,10 +461,13 @@ impl Reader<'_> {
     }
 
     fn unknown_knob(&mut self, table_path: &str, (key, _): Entries<'_, '_>) {
+        let name = key.get_ref().as_ref();
+        if self.multicode && table_path == "agent" && !is_near_a_knob(table_path, name) {
+            return;
+        }
         if self.is_full() {
             return;
         }
-        let name = key.get_ref().as_ref();
         let slice = matches!(table_path, "agent" | "workloads");
         if slice && matches!(name, "oom" | "oom_group" | "oom-group") {
             let who = if table_path == "agent" {
@@ -299,12 +482,13 @@ impl Reader<'_> {
                 "set `group` in [runtime.limits.oom]: it acts on each session alone",
             );
         }
-        let help = knob_help(table_path, name);
-        self.error(
-            key.span(),
-            format!("unknown key {}", shown_key(table_path, name)),
-            help,
-        );
+        let (here, help) = (self.path_here(table_path), knob_help(table_path, name));
+        let help = if self.policy {
+            help.replace("runtime.limits", "limits")
+        } else {
+            help
+        };
+        self.error(key.span(), format!("unknown key {}", shown_key(here, name)), help);
     }
 
     fn knob(&mut self, knob: &'static Knob, value: &Spanned<DeValue<'_>>, role: &mut RawRole) {
@@ -317,15 +501,19 @@ impl Reader<'_> {
             declared,
             place,
             written,
+            path: self.path_here(knob.path),
+            called: knob.key,
+            note: None,
         });
     }
 
     fn declared(&mut self, knob: &Knob, value: &Spanned<DeValue<'_>>) -> Option<(Declared, String)> {
         let text;
+        let path = self.path_here(knob.path);
         let mut written = self.written(value);
         let scalar = match value.get_ref() {
             DeValue::String(raw) => {
-                text = self.expanded(knob.path, raw, value)?;
+                text = self.expanded(path, raw, value)?;
                 if text != *raw {
                     written = format!("{written} (which is {})", shown(&format!("{text:?}")));
                 }
@@ -335,7 +523,7 @@ impl Reader<'_> {
                 let text = number.as_str();
                 // In TOML `+5` is 5; who writes the sign means the relative value.
                 if matches!(knob.id, KnobId::Nice) && self.written(value).starts_with('+') {
-                    let message = format!("{} = {written}: without quotes the sign is lost", knob.path);
+                    let message = format!("{path} = {written}: without quotes the sign is lost");
                     let plain = text.trim_start_matches('+');
                     let help =
                         format!("write \"+{plain}\" for {plain} more than the agent's own, or {plain} alone");
@@ -356,14 +544,18 @@ impl Reader<'_> {
         match knob.declare(scalar) {
             Ok(declared) => Some((declared, written)),
             Err(error) => {
-                let message = format!("{} = {written}: {error}", knob.path);
+                let message = format!("{path} = {written}: {error}");
                 self.error(value.span(), message, error.help());
                 None
             }
         }
     }
 
-    fn table<'d, 'i>(&mut self, path: &str, value: &'d Spanned<DeValue<'i>>) -> Option<&'d DeTable<'i>> {
+    pub(super) fn table<'d, 'i>(
+        &mut self,
+        path: &str,
+        value: &'d Spanned<DeValue<'i>>,
+    ) -> Option<&'d DeTable<'i>> {
         let table = value.get_ref().as_table();
         if table.is_none() {
             let message = format!(
@@ -380,7 +572,7 @@ impl Reader<'_> {
         table
     }
 
-    fn text(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
+    pub(super) fn text(&mut self, path: &str, value: &Spanned<DeValue<'_>>) -> Option<Text> {
         let Some(raw) = value.get_ref().as_str() else {
             let message = format!(
                 "{path} = {}: expected text, found {}",
@@ -397,7 +589,16 @@ impl Reader<'_> {
         })
     }
 
-    fn expanded(&mut self, path: &str, raw: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+    pub(super) fn expanded(&mut self, path: &str, raw: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        if self.policy && raw.contains('$') {
+            let message = format!("{path} = {}: variables have no meaning here", self.written(value));
+            self.error(
+                value.span(),
+                message,
+                "write the value itself: whoever calls cgmgr sets variables",
+            );
+            return None;
+        }
         let (why, help) = match expand(raw, self.env) {
             Ok(text) => return Some(text.into_owned()),
             Err(ExpandError::Unset(name)) => (
@@ -416,22 +617,30 @@ impl Reader<'_> {
     }
 
     /// The value as it is in the file, in one short line.
-    fn written(&self, value: &Spanned<DeValue<'_>>) -> String {
+    pub(super) fn written(&self, value: &Spanned<DeValue<'_>>) -> String {
         shown(self.source.text.get(value.span()).unwrap_or_default())
     }
 }
 
-fn has_table(document: &DeTable<'_>, path: &str) -> bool {
-    let mut table = Some(document);
-    for key in path.split('.') {
-        table = table
-            .and_then(|table| table.get(key))
-            .and_then(|value| value.get_ref().as_table());
+/// What jackin's files have that is a slip away from ours: `agents = [...]`, `[roles.NAME]`.
+fn is_jackins(key: &str, value: &DeValue<'_>) -> bool {
+    match key {
+        "agents" => value.is_array(),
+        "roles" => value
+            .as_table()
+            .is_some_and(|roles| roles.values().all(|role| role.get_ref().is_table())),
+        _ => false,
     }
-    table.is_some()
 }
 
-fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
+/// Whether a key that is no knob of this table is a slip away from one.
+fn is_near_a_knob(table_path: &str, name: &str) -> bool {
+    let name = name.replace('-', "_");
+    let mut here = KNOBS.iter().filter(|knob| knob.table() == table_path);
+    here.any(|knob| knob.name() == name || is_typo_of(&name, knob.name()))
+}
+
+pub(super) fn type_of(value: &Spanned<DeValue<'_>>) -> &'static str {
     match value.get_ref() {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a whole number",
@@ -455,7 +664,7 @@ fn shown_key(table: &str, key: &str) -> String {
 /// At most so many characters of a value are repeated in a message.
 const SHOWN: usize = 60;
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_string(),

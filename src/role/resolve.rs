@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Source};
+use super::dialect::Dialect;
 use super::inherit::{Chain, LoadError, chain};
 use super::lint;
 use super::name::{check_name, name_of_file};
@@ -13,6 +14,7 @@ use crate::host::Machine;
 use crate::limits::{
     Bytes, Count, Declared, KNOBS, Kind, Knob, KnobId, Max, Origin, Scalar, Settings, Size, Value,
 };
+use crate::text::escape;
 
 /// More mistakes than this are counted and not shown.
 const MOST_DIAGNOSTICS: usize = 100;
@@ -76,8 +78,11 @@ pub struct Role {
     pub file: Option<PathBuf>,
     /// The files that it inherits from, the nearest first.
     pub inherits: Vec<PathBuf>,
+    /// The form that each file declares its limits in, the role's own first.
+    pub dialects: Vec<(PathBuf, Dialect)>,
     /// A setting for every knob.
     pub settings: Settings,
+    declared: usize,
 }
 
 /// A role and its warnings, or all that is wrong with it (warnings too), in the order of files and lines.
@@ -97,11 +102,37 @@ impl Role {
 
     /// How many knobs are declared, by the file, by what it inherits or by flags.
     pub fn declared(&self) -> usize {
-        let declared = |origin: &Origin| !matches!(origin, Origin::Derived(_) | Origin::Default);
-        self.settings
-            .iter()
-            .filter(|setting| declared(&setting.origin))
-            .count()
+        self.declared
+    }
+
+    /// The form of the file that a value came from; None: it did not come from a role file.
+    pub fn dialect_of(&self, origin: &Origin) -> Option<Dialect> {
+        let (Origin::Role { file, .. } | Origin::Inherited { file, .. }) = origin else {
+            return None;
+        };
+        let mut files = self.dialects.iter();
+        files.find(|(path, _)| path == file).map(|(_, dialect)| *dialect)
+    }
+
+    /// Where somebody would change a knob, in words: `memory_max` gives `docker.grants.memory in config.toml`,
+    /// `limits.memory_max in /etc/cgmgr/host.toml`, `--memory-max`.
+    pub fn where_to_change(&self, id: KnobId) -> String {
+        let setting = self.settings.get(id);
+        let knob = setting.knob;
+        let in_file = |path: &str, file: &Path| format!("{path} in {}", escape(&file.to_string_lossy()));
+        match &setting.origin {
+            Origin::Role { file, .. } | Origin::Inherited { file, .. } => {
+                let dialect = self.dialect_of(&setting.origin);
+                let path = dialect.and_then(|dialect| dialect.path_of(id));
+                in_file(path.unwrap_or(knob.path), file)
+            }
+            Origin::HostPolicy { file, .. } => {
+                in_file(knob.path.strip_prefix("runtime.").unwrap_or(knob.path), file)
+            }
+            Origin::Flag(_) | Origin::Derived(_) | Origin::Default => {
+                format!("--{}", knob.key.replace('_', "-"))
+            }
+        }
     }
 }
 
@@ -127,28 +158,31 @@ pub fn resolve(source: Source, inputs: &Inputs<'_>) -> Resolved {
                     *id,
                     Found {
                         knob: id.knob(),
+                        called: entry.called,
                         declared,
                         value,
                         written,
                         from: place,
                         over,
+                        note: entry.note.clone(),
                     },
                 );
             }
             // What a flag takes the place of need not fit this machine.
             Err(_) if inputs.overrides.iter().any(|flag| flag.id == *id) => {}
             Err(error) => diagnostics.push(
-                Diagnostic::error(format!("{} = {}: {error}", id.knob().path, entry.written))
+                Diagnostic::error(format!("{} = {}: {error}", entry.path, entry.written))
                     .at(&entry.place)
                     .help(error.help()),
             ),
         }
     }
     if chain.entries.is_empty() && !diagnostics.iter().any(Diagnostic::is_error) {
-        diagnostics.push(nothing_declared(&chain, &source));
+        diagnostics.push(nothing_declared(&source));
     }
     flags(inputs.overrides, inputs.machine, &mut found, &mut diagnostics);
-    let mut resolved = finish(name, &chain.files, found, inputs.machine, diagnostics);
+    let files: Vec<_> = chain.files.into_iter().zip(chain.dialects).collect();
+    let mut resolved = finish(name, &files, found, inputs.machine, diagnostics);
     if let Err(mistakes) = &mut resolved {
         shorten(mistakes, chain.undescribed);
     }
@@ -166,6 +200,8 @@ pub(super) enum From {
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) knob: &'static Knob,
+    /// What messages call it: its key, or what the file's own program calls it.
+    pub(super) called: &'static str,
     pub(super) declared: Declared,
     pub(super) value: Value,
     /// The value as it was written, for messages.
@@ -173,6 +209,8 @@ pub(super) struct Found {
     pub(super) from: From,
     /// What it takes the place of: value and place.
     pub(super) over: Option<String>,
+    /// What a reader should know about how it came to be.
+    pub(super) note: Option<String>,
 }
 
 impl Found {
@@ -225,15 +263,8 @@ fn role_name(chain: &Chain, source: &Arc<Source>, diagnostics: &mut Vec<Diagnost
     name
 }
 
-fn nothing_declared(chain: &Chain, source: &Arc<Source>) -> Diagnostic {
-    let found = match chain.foreign.as_slice() {
-        [] => "no limits of cgmgr's were found in this file".to_string(),
-        foreign => format!(
-            "no limits of cgmgr's were found in this file, which has [{}]",
-            foreign.join("] and [")
-        ),
-    };
-    Diagnostic::warning(found)
+fn nothing_declared(source: &Arc<Source>) -> Diagnostic {
+    Diagnostic::warning("no limits were found in this file")
         .about(source)
         .help("write limits in [runtime.limits], e.g. memory_max = \"4 GiB\"")
 }
@@ -253,11 +284,13 @@ fn flags(overrides: &Overrides, machine: &Machine, found: &mut AllFound, diagnos
                     *id,
                     Found {
                         knob,
+                        called: knob.key,
                         declared,
                         value,
                         written,
                         from,
                         over,
+                        note: None,
                     },
                 );
             }
@@ -270,7 +303,7 @@ fn flags(overrides: &Overrides, machine: &Machine, found: &mut AllFound, diagnos
 
 fn finish(
     name: String,
-    files: &[Arc<Source>],
+    files: &[(Arc<Source>, Dialect)],
     found: AllFound,
     machine: &Machine,
     mut diagnostics: Vec<Diagnostic>,
@@ -299,30 +332,41 @@ fn finish(
     if diagnostics.iter().any(Diagnostic::is_error) {
         return Err(diagnostics);
     }
-    let mut paths = files.iter().map(|file| file.path.clone());
+    let dialects: Vec<_> = files
+        .iter()
+        .map(|(file, dialect)| (file.path.clone(), *dialect))
+        .collect();
+    let mut paths = dialects.iter().map(|(path, _)| path.clone());
     let role = Role {
         name,
         file: paths.next(),
         inherits: paths.collect(),
+        dialects,
         settings,
+        declared: found.len(),
     };
     Ok((role, diagnostics))
 }
 
 /// What follows from what was declared.
 fn derive(settings: &mut Settings) {
+    derive_swap(settings);
+    for id in [KnobId::Nice, KnobId::OomScoreAdj] {
+        let setting = settings.get_mut(id);
+        if setting.value.is_none() {
+            setting.origin = Origin::Derived("at launch, from those of the process that launches".into());
+        }
+    }
+}
+
+/// A limit on memory without one on swap is none: what is over it would go to swap.
+pub(super) fn derive_swap(settings: &mut Settings) {
     let limited = settings
         .value(KnobId::MemoryMax)
         .is_some_and(|max| max.bytes().is_some());
     if limited && settings.value(KnobId::MemorySwapMax).is_none() {
         let why = Origin::Derived("memory_max is set: 0 unless given".into());
         settings.set(KnobId::MemorySwapMax, Value::Memory(Max::At(Bytes(0))), why);
-    }
-    for id in [KnobId::Nice, KnobId::OomScoreAdj] {
-        let setting = settings.get_mut(id);
-        if setting.value.is_none() {
-            setting.origin = Origin::Derived("at launch, from those of the process that launches".into());
-        }
     }
 }
 
@@ -339,10 +383,8 @@ fn note(found: &Found, machine: &Machine) -> Option<String> {
         _ => None,
     };
     let over = found.over.as_ref().map(|over| format!("instead of {over}"));
-    match (of, over) {
-        (Some(of), Some(over)) => Some(format!("{of}; {over}")),
-        (of, over) => of.or(over),
-    }
+    let parts: Vec<String> = [of, found.note.clone(), over].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 pub(super) fn add_note(settings: &mut Settings, id: KnobId, note: &str) {
@@ -354,11 +396,11 @@ pub(super) fn add_note(settings: &mut Settings, id: KnobId, note: &str) {
 }
 
 /// By file, in the order in which they were read, and by place in the file; flags first.
-fn sort(files: &[Arc<Source>], diagnostics: &mut [Diagnostic]) {
+fn sort(files: &[(Arc<Source>, Dialect)], diagnostics: &mut [Diagnostic]) {
     let place = |diagnostic: &Diagnostic| {
         let file = files
             .iter()
-            .position(|file| Some(&file.path) == diagnostic.path.as_ref());
+            .position(|(file, _)| Some(&file.path) == diagnostic.path.as_ref());
         (file, diagnostic.span.as_ref().map(|span| span.start))
     };
     diagnostics.sort_by_key(place);

@@ -71,15 +71,25 @@ fn priorities(settings: &Settings, child: &mut Child, warnings: &mut Vec<String>
             return;
         }
     };
-    let declared_score = match settings.value(KnobId::OomScoreAdj) {
+    let as_score = |value: Option<&Value>| match value {
         Some(Value::OomScoreAdj(score)) => Some(*score),
         _ => None,
     };
-    let declared_nice = match settings.value(KnobId::Nice) {
+    let as_nice = |value: Option<&Value>| match value {
         Some(Value::Nice(nice)) => Some(*nice),
         _ => None,
     };
+    let (declared_score, declared_nice) = (
+        as_score(settings.value(KnobId::OomScoreAdj)),
+        as_nice(settings.value(KnobId::Nice)),
+    );
     let (derived, problems) = Priorities::derive(score, nice, declared_score, declared_nice, &coder);
+    let least = |id: KnobId| settings.get(id).least.as_ref();
+    let derived = derived.at_least(
+        as_score(least(KnobId::OomScoreAdj)),
+        as_nice(least(KnobId::Nice)),
+        nice,
+    );
     warnings.extend(problems);
     tracing::info!(
         value = coder.prio_mgmt.as_deref().unwrap_or(""),

@@ -49,6 +49,7 @@ fn run(
     let mut context = Context {
         machine,
         env: &|_| None,
+        policy: None,
         colour: false,
         out: &mut out,
         err: &mut err,
