@@ -2,7 +2,7 @@
 #![no_main]
 
 use cgmgr::host::Machine;
-use cgmgr::role::{Inputs, LoadError, Overrides, Source, resolve};
+use cgmgr::role::{HostPolicy, Inputs, LoadError, Overrides, Source, resolve};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -28,8 +28,12 @@ fuzz_target!(|text: &str| {
         path: "fuzz.role.toml".into(),
         text: text.to_owned(),
     };
+    let policy = HostPolicy::parse(source.clone(), inputs.machine);
     let diagnostics = match resolve(source, &inputs) {
-        Ok((role, warnings)) => {
+        Ok((mut role, mut warnings)) => {
+            if let Ok(policy) = &policy {
+                warnings.extend(policy.cap(&mut role.settings));
+            }
             for setting in role.settings.iter() {
                 let said = format!("{:?} {}", setting.text(), setting.human());
                 assert!(!said.contains(char::is_control), "{said:?}");
@@ -41,7 +45,8 @@ fuzz_target!(|text: &str| {
             mistakes
         }
     };
-    for diagnostic in &diagnostics {
+    let of_policy = policy.err().unwrap_or_default();
+    for diagnostic in diagnostics.iter().chain(&of_policy) {
         let plain = diagnostic.render(false);
         assert!(
             !plain.contains(|c: char| c.is_control() && c != '\n'),

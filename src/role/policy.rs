@@ -99,6 +99,11 @@ impl HostPolicy {
         self.ceilings.is_empty()
     }
 
+    /// What it says about a knob; None: it has no word on it.
+    pub fn value_of(&self, id: KnobId) -> Option<Value> {
+        self.ceilings.get(&id).map(|ceiling| ceiling.value)
+    }
+
     /// Where the file has a knob; None: it has no word on it.
     pub fn origin_of(&self, id: KnobId) -> Option<Origin> {
         let place = &self.ceilings.get(&id)?.place;

@@ -1,5 +1,6 @@
 //! Black-box tests that need no special machine.
 
+mod dialects;
 mod layers;
 mod properties;
 mod readme;

@@ -3,6 +3,7 @@
 mod after;
 mod boundary;
 mod control;
+mod dialects;
 mod doctor;
 mod exhausted;
 mod fates;

@@ -2,7 +2,8 @@
 //! character that a terminal could act on.
 
 use cgmgr::host::Machine;
-use cgmgr::role::{Diagnostic, Inputs, LoadError, Overrides, Source, resolve};
+use cgmgr::limits::{KnobId, Value};
+use cgmgr::role::{Diagnostic, HostPolicy, Inputs, LoadError, Overrides, Source, resolve};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -111,6 +112,12 @@ fn tables() -> impl Strategy<Value = String> {
         "name",
         "extends",
         "memroy_max",
+        "memory",
+        "memory_reservation",
+        "memory-max",
+        "memory-high",
+        "cpu",
+        "profile",
     ]);
     let value = prop_oneof![
         odd_text().prop_map(|text| format!("{text:?}")),
@@ -128,6 +135,11 @@ fn tables() -> impl Strategy<Value = String> {
         "agent",
         "workloads",
         "role",
+        "docker",
+        "docker.grants",
+        "isolation",
+        "limits",
+        "limits.oom",
     ]);
     let entries = proptest::collection::vec((key, value), 0..6);
     proptest::collection::vec((table, entries), 0..4).prop_map(|tables| {
@@ -172,8 +184,15 @@ fn holds(text: &str, path: &str, machine: &Machine) -> Result<(), TestCaseError>
         path: path.into(),
         text: text.to_owned(),
     };
+    let policy = HostPolicy::parse(source.clone(), machine);
     let diagnostics = match resolve(source, &inputs) {
-        Ok((role, warnings)) => {
+        Ok((mut role, mut warnings)) => {
+            if let Ok(policy) = &policy {
+                warnings.extend(policy.cap(&mut role.settings));
+                let once = role.settings.clone();
+                prop_assert!(policy.cap(&mut role.settings).is_empty());
+                prop_assert_eq!(&role.settings, &once);
+            }
             for setting in role.settings.iter() {
                 let said = format!("{:?} {}", setting.text(), setting.human());
                 prop_assert!(!said.contains(char::is_control), "{:?}", said);
@@ -186,7 +205,8 @@ fn holds(text: &str, path: &str, machine: &Machine) -> Result<(), TestCaseError>
             mistakes
         }
     };
-    for diagnostic in &diagnostics {
+    let of_policy = policy.err().unwrap_or_default();
+    for diagnostic in diagnostics.iter().chain(&of_policy) {
         let (plain, coloured) = (diagnostic.render(false), diagnostic.render(true));
         let odd = |c: char| c.is_control() && c != '\n';
         prop_assert!(!plain.contains(odd), "{:?}", plain);
@@ -214,6 +234,36 @@ fn paths() -> impl Strategy<Value = &'static str> {
 
 proptest! {
     #![proptest_config(fewer())]
+
+    /// A role within a policy: no session gets more than the host allows, and twice is as good as once.
+    #[test]
+    fn any_role_within_any_policy(text in tables(), host in tables(), machine in machine()) {
+        let source = |text: &str| Source { path: "x.toml".into(), text: text.to_owned() };
+        let text = text.replace("[limits", "[runtime.limits");
+        let host = host.replace("[runtime.limits", "[limits");
+        let inputs = Inputs {
+            machine: &machine,
+            env: &|_| None,
+            load: &|_| Err(LoadError { message: "no".into(), help: None }),
+            overrides: &Overrides::default(),
+        };
+        if let (Ok((mut role, _)), Ok(policy)) = (resolve(source(&text), &inputs), HostPolicy::parse(source(&host), &machine)) {
+            policy.cap(&mut role.settings);
+            let once = role.settings.clone();
+            prop_assert!(policy.cap(&mut role.settings).is_empty());
+            prop_assert_eq!(&role.settings, &once);
+            for id in [KnobId::MemoryMax, KnobId::Cpus, KnobId::Pids, KnobId::Nofile] {
+                let within = match (policy.value_of(id), once.value(id)) {
+                    (Some(Value::Memory(most)), Some(Value::Memory(value))) => *value <= most,
+                    (Some(Value::Cpu(most)), Some(Value::Cpu(value))) => *value <= most,
+                    (Some(Value::Count(most)), Some(Value::Count(value))) => *value <= most,
+                    (Some(most), None) => most.human() == "max",
+                    (most, _) => most.is_none(),
+                };
+                prop_assert!(within, "{:?} {:?}", policy.value_of(id), once.get(id));
+            }
+        }
+    }
 
     #[test]
     fn any_text(text in odd_text(), path in paths(), machine in machine()) {
