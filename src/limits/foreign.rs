@@ -99,7 +99,9 @@ impl Size {
 /// An amount in the largest unit of [`Size::parse_grant`] that holds it exactly: `16G`, `1536M`, `1000`.
 pub(crate) fn grant_text(bytes: u64) -> String {
     let units = [("T", 1u64 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
-    let exact = units.iter().find(|(_, unit)| bytes != 0 && bytes % unit == 0);
+    let exact = units
+        .iter()
+        .find(|(_, unit)| bytes != 0 && bytes.is_multiple_of(*unit));
     exact.map_or_else(
         || bytes.to_string(),
         |(name, unit)| format!("{}{name}", bytes / unit),

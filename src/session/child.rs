@@ -42,7 +42,7 @@ pub(super) fn lay_out(
         ];
         child.strict = declared
             .into_iter()
-            .filter(|(id, _)| value(*id).is_some())
+            .filter(|(id, _)| value(*id).is_some() || request.settings.get(*id).least.is_some())
             .map(|(_, stage)| stage)
             .collect();
     }

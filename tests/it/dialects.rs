@@ -36,8 +36,16 @@ fn row(output: &Output, knob: &str) -> Value {
     row.unwrap_or_else(|| panic!("no {knob}"))
 }
 
-/// The example of each dialect, what it is called, and values of it.
-const EXAMPLES: [(&str, &str, &str, [(&str, &str); 4]); 3] = [
+/// An example's file, what its dialect is called for programs and for people, and values of it.
+type Example = (
+    &'static str,
+    &'static str,
+    &'static str,
+    [(&'static str, &'static str); 4],
+);
+
+/// The example of each dialect.
+const EXAMPLES: [Example; 3] = [
     (
         "jackin-manifest",
         "jackin-manifest",
