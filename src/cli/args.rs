@@ -423,6 +423,52 @@ fn amount(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `enter`.
+#[derive(Debug, Args)]
+pub struct EnterArgs {
+    /// The session
+    #[arg(value_name = "SESSION")]
+    pub session: OsString,
+    /// Run the command as this user (name or number; needs root); default: the user of the session
+    #[arg(long, short, value_name = "USER")]
+    pub user: Option<String>,
+    /// Close every inherited descriptor above 2; reset CPU affinity and scheduling policy
+    #[arg(long)]
+    pub close_fds: bool,
+    /// Say nothing but errors and OOM kills
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The command and its arguments; default: an interactive shell
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `adopt`.
+#[derive(Debug, Args)]
+pub struct AdoptArgs {
+    /// The processes; their children are moved only where they are named too
+    #[arg(value_name = "PID", required_unless_present = "children_of")]
+    pub pids: Vec<String>,
+    /// Everything that descends from this process, without the process itself
+    #[arg(long, value_name = "PID")]
+    pub children_of: Option<String>,
+    /// Role file with the limits
+    #[arg(long, short, value_name = "ROLE")]
+    pub role: Option<PathBuf>,
+    /// The session's name; default: the role's name, or the first process's, with the first free number
+    #[arg(long, short, value_name = "NAME", allow_hyphen_values = true)]
+    pub name: Option<OsString>,
+    /// Also move what is part of the agent, or the main process of a systemd service
+    #[arg(long)]
+    pub force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Limits over the role's.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -477,6 +523,12 @@ mod tests {
             "thaw",
             "limits --jobs --memory-per-job 512MiB",
             "limits --memory-per-job 50%",
+            "enter dev",
+            "enter --user coder dev -- ls -l",
+            "enter dev ls -l",
+            "adopt 12 13 --json",
+            "adopt --children-of 12 --memory-max 1GiB",
+            "adopt",
             "check --help",
             "explain -h",
             "no-such-command",

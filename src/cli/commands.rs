@@ -5,8 +5,8 @@
 //! its name comes first, as it mostly does, nothing else is ([`Command::alone`]).
 
 use super::args::{
-    AnchorArgs, ApplyArgs, CheckArgs, DownArgs, ExplainArgs, FreezeArgs, Global, InstallArgs, JsonArgs,
-    LimitsArgs, RunArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
+    AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DownArgs, EnterArgs, ExplainArgs, FreezeArgs, Global,
+    InstallArgs, JsonArgs, LimitsArgs, RunArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -114,4 +114,8 @@ commands! {
     "thaw" => Thaw(FreezeArgs),
     /// Inside a session: what it may use, what it uses, and how many jobs fit
     "limits" => Limits(LimitsArgs),
+    /// Run a further command, or a shell, inside a live session
+    "enter" => Enter(EnterArgs),
+    /// Move running processes, or what descends from one, into a session of their own
+    "adopt" => Adopt(Box<AdoptArgs>),
 }

@@ -1,5 +1,6 @@
 //! The command line. Only this module prints, and only `main.rs` exits.
 
+pub mod adopt;
 pub mod apply;
 pub mod args;
 pub mod check;
@@ -8,6 +9,7 @@ pub mod context;
 pub mod doctor;
 pub mod down;
 pub mod end;
+pub mod enter;
 pub mod explain;
 pub mod freeze;
 pub mod host_policy;
@@ -41,8 +43,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             let _ = error.print();
             return match error.exit_code() {
                 0 => 0,
-                // Every failure of `run` before its command starts is 125, so that it is told from the command's own 2.
-                _ if is_run(&args) => 125,
+                // Every failure of `run` and `enter` before a command starts is 125, so that it is told from the command's
+                // own 2.
+                _ if runs_a_command(&args) => 125,
                 _ => 2,
             };
         }
@@ -57,10 +60,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Whether what was typed is a `run`, as far as that can be told of a line that is not understood.
-fn is_run(args: &[OsString]) -> bool {
+/// Whether what was typed is a `run` or an `enter`, as far as that can be told of a line that is not understood.
+fn runs_a_command(args: &[OsString]) -> bool {
     let known = |arg: &&OsString| arg.to_str().is_some_and(Command::has_subcommand);
-    args.iter().skip(1).find(known).is_some_and(|name| name == "run")
+    args.iter()
+        .skip(1)
+        .find(known)
+        .is_some_and(|name| name == "run" || name == "enter")
 }
 
 fn dispatch(cli: &Cli) -> Outcome {
@@ -85,5 +91,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Freeze(args) => freeze::freeze(args, true, global),
         Command::Thaw(args) => freeze::freeze(args, false, global),
         Command::Limits(args) => limits::limits(args),
+        Command::Enter(args) => Ok(enter::enter(args, global)),
+        Command::Adopt(args) => adopt::adopt(args, global),
     }
 }

@@ -8,7 +8,7 @@ use crate::limits::KnobId;
 use crate::path::SessionName;
 use crate::role::{Diagnostic, Role};
 use crate::session::launch::{self, FailureKind, LaunchError, Place, Request, Running};
-use crate::session::linger::{into_background, linger};
+use crate::session::linger::{Left, into_background, linger};
 use crate::session::signals::Signals;
 use crate::session::supervise::{self, Ended, Supervisor};
 use crate::session::tell::{self, About};
@@ -290,6 +290,7 @@ fn watch(
     let (name, memory_max_from) = (running.name.to_string(), ready.memory_max_from());
     let about = About {
         session: &name,
+        who: None,
         memory_max_from: &memory_max_from,
         memory_max: ready.memory_max(),
     };
@@ -310,6 +311,7 @@ fn story(ready: &Ready<'_>, running: &Running, ended: &Ended) -> Vec<String> {
     let (name, memory_max_from) = (running.name.to_string(), ready.memory_max_from());
     let about = About {
         session: &name,
+        who: None,
         memory_max_from: &memory_max_from,
         memory_max: ready.memory_max(),
     };
@@ -362,7 +364,8 @@ fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended, signals: &Signal
     if ended.left.is_empty() {
         return supervise::remove(tree, path);
     }
-    linger(running, ended.exit.status(), tree, registry, signals)
+    let left = Left::by(running, ended.exit.status());
+    linger(left, tree, registry, Some(&signals.callers))
 }
 
 /// What the process that stays tells the one that returns.

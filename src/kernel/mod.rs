@@ -9,6 +9,7 @@ pub mod deadline;
 pub mod disks;
 pub mod error;
 pub mod group;
+pub mod held;
 pub mod kmsg;
 pub mod mounts;
 pub mod probe;

@@ -30,6 +30,12 @@ pub struct Identity {
     pub command: Vec<String>,
     /// The user the command runs as.
     pub uid: u32,
+    /// The nice value that the command was to get, declared or derived; `None` where cgmgr did not start it.
+    #[serde(default)]
+    pub nice: Option<i32>,
+    /// The oom_score_adj that the command was to get, likewise.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
     /// The cgmgr process in charge.
     pub supervisor: i32,
     /// When that process started, in ticks since boot: with the pid it names one process.

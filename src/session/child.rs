@@ -17,6 +17,7 @@ pub(super) fn lay_out(
     request: &Request<'_>,
     place: &Place,
     own: Option<&GroupPath>,
+    priorities: Option<Priorities>,
     prepared: &mut Prepared<'_>,
 ) -> Result<Child, String> {
     let mut child = command::lay_out(
@@ -55,12 +56,14 @@ pub(super) fn lay_out(
     if prepared.group.is_none() && prepared.lock.is_some() {
         child.affinity = stand_in_affinity(request.settings).or(child.affinity);
     }
-    priorities(request.settings, &mut child, &mut prepared.warnings);
+    child.oom_score_adj = priorities.map(|p| p.oom_score_adj);
+    child.nice = priorities.map(|p| p.nice);
     Ok(child)
 }
 
-/// nice and oom_score_adj: declared, or Coder's variables, or derived from the caller's own.
-fn priorities(settings: &Settings, child: &mut Child, warnings: &mut Vec<String>) {
+/// nice and oom_score_adj: declared, or Coder's variables, or derived from the caller's own. `None` where the caller's own
+/// cannot be read.
+pub(super) fn priorities(settings: &Settings, warnings: &mut Vec<String>) -> Option<Priorities> {
     let coder = CoderEnv::from_env(&|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
     let (score, nice) = match (process::own_oom_score_adj(), process::own_nice()) {
         (Ok(score), Ok(nice)) => (score, nice),
@@ -68,7 +71,7 @@ fn priorities(settings: &Settings, child: &mut Child, warnings: &mut Vec<String>
             warnings.push(format!(
                 "cannot read this process's own priorities, so the command keeps them: {e}"
             ));
-            return;
+            return None;
         }
     };
     let as_score = |value: Option<&Value>| match value {
@@ -103,8 +106,7 @@ fn priorities(settings: &Settings, child: &mut Child, warnings: &mut Vec<String>
             "process priority management not enabled (linux-only)"
         }
     );
-    child.oom_score_adj = Some(derived.oom_score_adj);
-    child.nice = Some(derived.nice);
+    Some(derived)
 }
 
 /// Where there is no cpu.max: as many CPUs as the quota is worth, out of those the caller may use. Which ones differs
@@ -130,50 +132,44 @@ fn stand_in_affinity(settings: &Settings) -> Option<Vec<usize>> {
 
 /// A step that the command went on without: told in the words that Coder's agent uses for the same.
 pub(super) fn soft(refusal: &Refusal, argv: &[OsString], settings: &Settings, prepared: &mut Prepared<'_>) {
-    let reason = std::io::Error::from(refusal.errno);
-    let command = command::shown(argv).join(" ");
-    let (text, knob) = match refusal.stage {
-        Stage::OomScore => (
-            format!(
-                "failed to adjust oom score to {} for cmd [{command}]: {reason}",
-                refusal.value
-            ),
-            Some(KnobId::OomScoreAdj),
-        ),
-        Stage::Nice => (
-            format!(
-                "failed to adjust niceness to {} for cmd [{command}]: {reason}",
-                refusal.value
-            ),
-            Some(KnobId::Nice),
-        ),
-        Stage::Dumpable => (format!("failed to set dumpable: {reason}"), None),
-        Stage::Nofile if refusal.value > 0 => {
-            let setting = settings.get(KnobId::Nofile);
-            prepared.receipt.note(
-                setting,
-                Outcome::Rounded {
-                    to: refusal.value.to_string(),
-                },
-            );
-            prepared.warnings.push(format!(
-                "nofile is {} and not {}: the hard limit cannot be raised without privilege",
-                refusal.value,
-                setting.text().unwrap_or_default()
-            ));
-            return;
-        }
-        Stage::Nofile => (format!("failed to set nofile: {reason}"), Some(KnobId::Nofile)),
-        Stage::Affinity => (format!("failed to set the CPU affinity: {reason}"), None),
-        _ => (format!("failed to reset the scheduling policy: {reason}"), None),
+    let knob = match refusal.stage {
+        Stage::OomScore => Some(KnobId::OomScoreAdj),
+        Stage::Nice => Some(KnobId::Nice),
+        Stage::Nofile => Some(KnobId::Nofile),
+        _ => None,
     };
     if let Some(knob) = knob {
-        prepared.receipt.note(
-            settings.get(knob),
+        let outcome = if refusal.stage == Stage::Nofile && refusal.value > 0 {
+            Outcome::Rounded {
+                to: refusal.value.to_string(),
+            }
+        } else {
             Outcome::NotEnforced {
-                why: reason.to_string(),
-            },
-        );
+                why: std::io::Error::from(refusal.errno).to_string(),
+            }
+        };
+        prepared.receipt.note(settings.get(knob), outcome);
     }
-    prepared.warnings.push(text);
+    let nofile = settings.get(KnobId::Nofile).text().unwrap_or_default();
+    prepared.warnings.push(told(refusal, argv, &nofile));
+}
+
+/// What is said of a step that the command went on without. `nofile` is what that was to be.
+pub(super) fn told(refusal: &Refusal, argv: &[OsString], nofile: &str) -> String {
+    let reason = std::io::Error::from(refusal.errno);
+    let command = command::shown(argv).join(" ");
+    let value = refusal.value;
+    match refusal.stage {
+        Stage::OomScore => {
+            format!("failed to adjust oom score to {value} for cmd [{command}]: {reason}")
+        }
+        Stage::Nice => format!("failed to adjust niceness to {value} for cmd [{command}]: {reason}"),
+        Stage::Dumpable => format!("failed to set dumpable: {reason}"),
+        Stage::Nofile if value > 0 => {
+            format!("nofile is {value} and not {nofile}: the hard limit cannot be raised without privilege")
+        }
+        Stage::Nofile => format!("failed to set nofile: {reason}"),
+        Stage::Affinity => format!("failed to set the CPU affinity: {reason}"),
+        _ => format!("failed to reset the scheduling policy: {reason}"),
+    }
 }

@@ -6,7 +6,7 @@
 use super::child::soft;
 use super::command;
 use super::failure::not_started;
-use super::measure::{self, Level};
+use super::measure::{self, Moment};
 use super::prepare::{now, prepare};
 use super::registry::{Lock, Record};
 use super::sweep::sweep;
@@ -15,13 +15,13 @@ use super::terminal::Terminal;
 use super::user::User;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::kmsg::KernelLog;
-use crate::kernel::sys::{self, CallersSignals, Spawned};
+use crate::kernel::sys::{self, CallersSignals, Child, Spawned};
 use crate::kernel::{Group, process};
 use crate::limits::Settings;
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::{Promise, Receipt};
 use rustix::fd::{AsFd, OwnedFd};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Instant;
 
 pub use super::failure::{FailureKind, LaunchError};
@@ -97,8 +97,11 @@ pub struct Running {
     pub spawned: Spawned,
     /// When it started.
     pub since: Instant,
-    /// The counters of the groups above it before it started.
-    pub above: Vec<Level>,
+    /// The counters of its group and of those above before it started.
+    pub before: Moment,
+    /// The command entered a session that somebody else is in charge of: who else is in it, and its end, are not this
+    /// one's.
+    pub entered: bool,
     /// The kernel log from before it started; `None` where it cannot be read.
     pub log: Option<KernelLog>,
     /// What is in force.
@@ -120,50 +123,30 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         .is_some()
         .then(|| KernelLog::open_at_end().ok())
         .flatten();
-    let above = match (&prepared.group, &place.tree) {
-        (Some((_, path)), Some(tree)) => measure::events_above(tree, path, place.is_namespaced()),
-        _ => Vec::new(),
+    // Nothing had happened in the session before it began; above it things may have.
+    let before = match (&prepared.group, &place.tree) {
+        (Some((_, path)), Some(tree)) => Moment {
+            levels: measure::events_above(tree, path, place.is_namespaced()),
+            ..Moment::default()
+        },
+        _ => Moment::default(),
     };
     let since = Instant::now();
-    let mut stop_with = request
-        .terminal
-        .map(|terminal| |pid: i32, signal: i32| terminal.stop_with(pid, signal));
-    let on_stop = stop_with.as_mut().map(|tell| tell as &mut dyn FnMut(i32, i32));
-    let group = prepared.group.as_ref().map(|(group, _)| group.as_fd());
-    let spawned = match sys::spawn(&child, group, on_stop) {
+    let start = Start {
+        child: &child,
+        group: prepared.group.as_ref(),
+        program: &request.argv[0],
+        user: request.user.as_ref(),
+        terminal: request.terminal,
+        on_start: request.on_start,
+    };
+    let spawned = match start.now() {
         Ok(spawned) => spawned,
-        Err(errno) => {
-            let path = prepared
-                .group
-                .as_ref()
-                .map_or("a new process".into(), |(g, _)| g.path().to_owned());
+        Err(error) => {
             prepared.undo();
-            return Err(KernelError::new(Doing::Place, path, errno).into());
+            return Err(error);
         }
     };
-    if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
-        let error = not_started(fatal, &request.argv[0], request.user.as_ref());
-        let _ = rustix::process::waitid(
-            rustix::process::WaitId::PidFd(spawned.pidfd.as_fd()),
-            rustix::process::WaitIdOptions::EXITED,
-        );
-        prepared.undo();
-        return Err(error);
-    }
-    if let Some(tell) = request.on_start {
-        tell(spawned.pid);
-    }
-    if spawned.moved
-        && let Some(path) = prepared.group.as_ref().map(|(_, path)| path.clone())
-        && process::group_of(spawned.pid).as_deref() != Some(path.as_str())
-    {
-        kill_and_reap(&spawned);
-        prepared.undo();
-        return Err(LaunchError::new(
-            format!("the command did not enter {path} although the kernel said so"),
-            "`cgmgr doctor` tests the placement of a process",
-        ));
-    }
     for refusal in &spawned.refusals {
         soft(refusal, &request.argv, request.settings, &mut prepared);
     }
@@ -203,13 +186,62 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         group: prepared.group,
         spawned,
         since,
-        above,
+        before,
+        entered: false,
         log,
         receipt: prepared.receipt,
         promise: prepared.promise,
         record,
         warnings: prepared.warnings,
     })
+}
+
+/// The start of a command in a group that is ready for it.
+pub(super) struct Start<'a> {
+    pub(super) child: &'a Child,
+    pub(super) group: Option<&'a (Group, GroupPath)>,
+    pub(super) program: &'a OsStr,
+    pub(super) user: Option<&'a User>,
+    pub(super) terminal: Option<&'a Terminal>,
+    pub(super) on_start: Option<&'a dyn Fn(i32)>,
+}
+
+impl Start<'_> {
+    /// Starts the command, and returns once it has been executed. After an error it has not been, and nothing of its
+    /// process is left.
+    pub(super) fn now(&self) -> Result<Spawned, LaunchError> {
+        let mut stop_with = self
+            .terminal
+            .map(|terminal| |pid: i32, signal: i32| terminal.stop_with(pid, signal));
+        let on_stop = stop_with.as_mut().map(|tell| tell as &mut dyn FnMut(i32, i32));
+        let group = self.group.map(|(group, _)| group.as_fd());
+        let spawned = sys::spawn(self.child, group, on_stop).map_err(|errno| {
+            let path = self.group.map_or("a new process", |(group, _)| group.path());
+            KernelError::new(Doing::Place, path, errno)
+        })?;
+        if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
+            let error = not_started(fatal, self.program, self.user);
+            let _ = rustix::process::waitid(
+                rustix::process::WaitId::PidFd(spawned.pidfd.as_fd()),
+                rustix::process::WaitIdOptions::EXITED,
+            );
+            return Err(error);
+        }
+        if let Some(tell) = self.on_start {
+            tell(spawned.pid);
+        }
+        if spawned.moved
+            && let Some((_, path)) = self.group
+            && process::group_of(spawned.pid).as_deref() != Some(path.as_str())
+        {
+            kill_and_reap(&spawned);
+            return Err(LaunchError::new(
+                format!("the command did not enter {path} although the kernel said so"),
+                "`cgmgr doctor` tests the placement of a process",
+            ));
+        }
+        Ok(spawned)
+    }
 }
 
 /// Enters a session's group with this very process and becomes the command. Returns only when that failed. `tell` is

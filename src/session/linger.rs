@@ -1,33 +1,61 @@
 //! Stays with what a command left behind in its session, until that has ended too; and the way into the background.
 
 use super::launch::Running;
-use super::registry::Registry;
-use super::signals::Signals;
+use super::registry::{Lock, Record, Registry};
 use super::supervise::remove;
-use crate::kernel::{Group, Tree, sys};
+use super::verdict::Exit;
+use crate::kernel::sys::{self, CallersSignals};
+use crate::kernel::{Group, Tree};
+use crate::path::{GroupPath, SessionName};
 use std::time::Duration;
 
+/// A session whose processes nobody waits for.
+pub struct Left {
+    /// Its name.
+    pub name: SessionName,
+    /// The right to be in charge of it.
+    pub lock: Option<Lock>,
+    /// Its group.
+    pub group: Option<(Group, GroupPath)>,
+    /// Its record.
+    pub record: Record,
+    /// The exit status of the command that left them; `None` where they were adopted, and no command was.
+    pub status: Option<u8>,
+}
+
+impl Left {
+    /// What the command of `running` left behind when it ended with `status`.
+    pub fn by(running: Running, status: u8) -> Self {
+        Self {
+            name: running.name,
+            lock: running.lock,
+            group: running.group,
+            record: running.record,
+            status: Some(status),
+        }
+    }
+}
+
 /// Splits off a process that stays with what is left of a session until it is empty, then removes its group. The
-/// session's lock stays with it, and an OOM kill that happens meanwhile goes into its record. Returns in both
-/// processes; in the one that stayed there is nothing more to do.
+/// session's lock stays with it, and an OOM kill that happens meanwhile goes into its record. `callers` are the caller's
+/// signals, where they were changed. Returns in both processes; in the one that stayed there is nothing more to do.
 ///
 /// # Errors
 ///
 /// No process could be split off: the next command sweeps.
 pub fn linger(
-    running: Running,
-    status: u8,
+    left: Left,
     tree: &Tree,
     registry: &Registry,
-    signals: &Signals,
+    callers: Option<&CallersSignals>,
 ) -> Result<(), String> {
-    let Running {
+    let Left {
         name,
         lock,
         group,
         mut record,
-        ..
-    } = running;
+        status,
+    } = left;
     let Some((group, path)) = group else { return Ok(()) };
     match sys::fork() {
         Err(errno) => return Err(format!("cannot leave a process beside session {name}: {errno}")),
@@ -41,16 +69,22 @@ pub fn linger(
     }
     into_background();
     // Whoever asks this process to end is heard: it only tidies up, and the next command does that too.
-    signals.callers.put_back();
-    let before = oom_kills(&group);
+    if let Some(callers) = callers {
+        callers.put_back();
+    }
+    // What happened before its command ended has been told; of adopted processes nothing has.
+    let before = status.map_or(0, |_| oom_kills(&group));
     while group.wait_empty(Duration::from_secs(3600)).is_err() {}
     let late = oom_kills(&group).saturating_sub(before);
     if late > 0 {
         let killed = crate::text::count(late, "process was", "processes were");
-        record
-            .story
-            .push(format!("{name}: {killed} OOM-killed after the command had ended"));
-        record.status = Some(status);
+        record.story.push(match status {
+            Some(_) => format!("{name}: {killed} OOM-killed after the command had ended"),
+            None => format!(
+                "{name}: {killed} OOM-killed; how the adopted processes ended is theirs to know who started them"
+            ),
+        });
+        record.status = Some(status.unwrap_or_else(|| Exit::Unknown.status()));
         record.detached = true;
         if let Err(error) = registry.write(&name, &record) {
             tracing::error!("cannot keep what happened in session {name}: {error}");

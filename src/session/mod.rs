@@ -4,16 +4,20 @@
 //! terminal right, and reads the counters when it ends; [`verdict`] folds them into what happened; [`tell`] puts that
 //! into words. The last two are pure.
 
+pub mod adopt;
 pub mod allowance;
 mod child;
 pub mod command;
 pub mod end;
+pub mod enter;
 pub mod failure;
 pub mod freeze;
 pub mod launch;
 pub mod linger;
 mod looks;
 pub mod measure;
+mod movable;
+mod moving;
 pub mod place;
 mod prepare;
 mod promise;

@@ -9,9 +9,9 @@ use super::promise;
 use super::registry::Lock;
 use crate::backend::cgroupfs::Cgroupfs;
 use crate::host::Base;
-use crate::kernel::sys::Child;
+use crate::kernel::sys::{self, Child};
 use crate::kernel::{Group, Tree, process, survey};
-use crate::limits::Part;
+use crate::limits::{Part, Priorities};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply;
 use crate::plan::equal::same;
@@ -35,6 +35,14 @@ pub(super) struct Prepared<'a> {
     pub(super) warnings: Vec<String>,
 }
 
+/// Who is to live in the group of a session.
+pub(super) enum Tenant {
+    /// The command of the request, which is to get these priorities.
+    Command(Option<Priorities>),
+    /// Processes that run already: whose they are.
+    Running(sys::Identity),
+}
+
 /// Makes everything that a session needs before its first process: its name, its group, its limits.
 pub(super) fn prepare<'a>(
     request: &Request<'_>,
@@ -42,13 +50,16 @@ pub(super) fn prepare<'a>(
 ) -> Result<(Prepared<'a>, Child), LaunchError> {
     let own = place.own_group();
     let nested = own.as_ref().and_then(|own| place.session_of(own));
+    let mut told = Vec::new();
+    let priorities = child::priorities(request.settings, &mut told);
     let mut prepared = match &nested {
         Some(outer) => inside(request, place, outer),
         None => match place.base() {
-            Some((tree, base)) => in_group(request, place, tree, base)?,
+            Some((tree, base)) => in_group(request, place, tree, base, &Tenant::Command(priorities))?,
             None => without_group(request, place)?,
         },
     };
+    prepared.warnings.append(&mut told);
     if request.require_limits && prepared.receipt.unconfined().next().is_some() {
         let what: Vec<String> = prepared
             .receipt
@@ -67,7 +78,7 @@ pub(super) fn prepare<'a>(
             ),
         });
     }
-    match child::lay_out(request, place, own.as_ref(), &mut prepared) {
+    match child::lay_out(request, place, own.as_ref(), priorities, &mut prepared) {
         Ok(child) => Ok((prepared, child)),
         Err(message) => {
             prepared.undo();
@@ -145,11 +156,13 @@ fn reserve(
     Ok((name.clone(), lock))
 }
 
-fn in_group<'a>(
+/// Makes the group of a session with its mark and its limits.
+pub(super) fn in_group<'a>(
     request: &Request<'_>,
     place: &'a Place,
     tree: &'a Tree,
     base: &Base,
+    tenant: &Tenant,
 ) -> Result<Prepared<'a>, LaunchError> {
     // This launch holds the session's lock itself: undoing needs no further one.
     let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &|_| Some(Box::new(())));
@@ -164,9 +177,21 @@ fn in_group<'a>(
             lacking.push(file);
         }
     }
-    let uid = request.user.as_ref().map_or(place.host.euid, |u| u.identity.uid);
+    let (user, priorities) = match tenant {
+        Tenant::Command(priorities) => (request.user.as_ref().map(|user| &user.identity), *priorities),
+        Tenant::Running(owner) => (Some(owner), None),
+    };
     let host = place.host_for(request.settings);
     let mut receipt = session_plan::forecast(request.settings, &host, Backend::Cgroupfs, &lacking);
+    if matches!(tenant, Tenant::Running(_)) {
+        for entry in &mut receipt.entries {
+            if entry.knob.knob().is_on_process() {
+                entry.outcome = Outcome::NotEnforced {
+                    why: "it is set before a command is executed, and these processes run already".into(),
+                };
+            }
+        }
+    }
     let identity = Identity {
         role: request.role.clone(),
         role_file: request.role_file.clone(),
@@ -182,7 +207,9 @@ fn in_group<'a>(
             .map(|e| e.knob.knob().key.to_owned())
             .collect(),
         command: command::shown(&request.argv),
-        uid,
+        uid: user.map_or(place.host.euid, |user| user.uid),
+        nice: priorities.map(|p| p.nice),
+        oom_score_adj: priorities.map(|p| p.oom_score_adj),
         supervisor: std::process::id() as i32,
         supervisor_start: process::own_start_time(),
         started: now(),
@@ -201,7 +228,6 @@ fn in_group<'a>(
         );
     }
     let group = fs.take(&path)?;
-    let user = request.user.as_ref().map(|user| &user.identity);
     let promise = promise::of(tree, &path, user, place.host.euid);
     Ok(Prepared {
         name,

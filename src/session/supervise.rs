@@ -7,7 +7,7 @@
 use super::end;
 use super::launch::Running;
 use super::looks::Looks;
-use super::measure::{self, Level, Moment, Usage};
+use super::measure::{self, Usage};
 use super::signals::Signals;
 use super::terminal::Terminal;
 use super::verdict::{self, Evidence, Exit, Oom};
@@ -76,14 +76,17 @@ struct Known {
     oomd: bool,
     /// The group's memory.events, where it has them.
     events: Option<OwnedFd>,
+    /// OOM kills in the group before the command started.
+    kills_before: u64,
 }
 
 impl Known {
-    /// OOM kills so far; `None` where the group does not count them, or is gone. Reading at offset 0 also re-arms the
+    /// OOM kills since the command started; `None` where the group does not count them, or is gone. Reading at offset 0 also re-arms the
     /// notification of this very descriptor.
     fn kills(&self) -> Option<u64> {
         let text = read_record(self.events.as_ref()?.as_fd()).ok()?;
-        crate::kernel::counters::Keyed::parse(&text).get("oom_kill")
+        let kills = crate::kernel::counters::Keyed::parse(&text).get("oom_kill")?;
+        Some(kills.saturating_sub(self.kills_before))
     }
 }
 
@@ -95,6 +98,7 @@ impl Supervisor<'_> {
         let group = running.group.as_ref();
         let mut known = Known {
             events: group.and_then(|(group, _)| group.watch("memory.events").ok()),
+            kills_before: running.before.events.get("oom_kill").unwrap_or(0),
             ..Known::default()
         };
         let mut looks = Looks::default();
@@ -186,7 +190,7 @@ impl Supervisor<'_> {
             exit: known.exit,
             survived: known.survived,
         };
-        let oom = verdict::oom(&before(&running.above), &after, &evidence);
+        let oom = verdict::oom(&running.before, &after, &evidence);
         Some((oom, measure::usage(group, wall(running))))
     }
 
@@ -210,6 +214,7 @@ impl Supervisor<'_> {
                 .push("how the command ended is not known: somebody else waited for it".into());
         }
         match &running.group {
+            Some(_) if running.entered => self.end_entered(running, &mut known, &mut ended),
             Some(_) => self.end_in_group(running, &mut known, &mut ended),
             None => self.end_without_group(running.spawned.pid, &mut known, &mut ended),
         }
@@ -232,6 +237,16 @@ impl Supervisor<'_> {
                 .warnings
                 .extend(end::descendants(&mut || self.reap(command, &mut Known::default())).err());
             ended.left = living_descendants();
+        }
+    }
+
+    /// The end of a command that entered somebody else's session: that goes on, or is put away by whoever is in charge.
+    fn end_entered(&self, running: &mut Running, known: &mut Known, ended: &mut Ended) {
+        let kills = known.kills();
+        let killed = ended.exit == Exit::Signal(libc::SIGKILL);
+        ended.oom_unknown = killed && known.events.is_some() && kills.is_none();
+        if kills.unwrap_or(0) > 0 {
+            self.explain(running, known, ended);
         }
     }
 
@@ -361,14 +376,6 @@ fn living_descendants() -> Vec<(i32, String)> {
 fn goes_on(oom: &Oom, command: i32) -> bool {
     let dying = |pid: i32| process::is_exiting(pid).unwrap_or(true);
     !oom.whole_group && !oom.victims.iter().any(|v| v.pid == command) && !dying(command)
-}
-
-/// Nothing had happened in the session before it began; above it things may have.
-fn before(above: &[Level]) -> Moment {
-    Moment {
-        events: Default::default(),
-        levels: above.to_vec(),
-    }
 }
 
 fn wall(running: &Running) -> u64 {

@@ -11,10 +11,22 @@ use crate::text::{bytes, count, duration_us};
 pub struct About<'a> {
     /// The session's name.
     pub session: &'a str,
+    /// Who of it this is about, where that is not all of it: a command that entered.
+    pub who: Option<&'a str>,
     /// Where its memory_max was declared: `runtime.limits.memory_max in rust.role.toml`, `--memory-max`.
     pub memory_max_from: &'a str,
     /// What it was declared to be there, in bytes; `None`: no limit.
     pub memory_max: Option<u64>,
+}
+
+impl About<'_> {
+    /// The session, or who of it.
+    fn subject(&self) -> String {
+        match self.who {
+            Some(who) => format!("{}: {who}", self.session),
+            None => self.session.to_owned(),
+        }
+    }
 }
 
 /// No page of any machine is larger: the kernel rounds limits down to pages.
@@ -39,7 +51,7 @@ pub fn oom_goes_on(about: &About<'_>, oom: &Oom) -> String {
 
 /// The OOM kills of a session that has ended.
 pub fn oom_at_end(about: &About<'_>, ended: &Ended, oom: &Oom) -> String {
-    let session = about.session;
+    let session = about.subject();
     let what = limit_reached(oom);
     let peak = ended.usage.memory_peak.map(|p| format!("peak {}", bytes(p)));
     let victim = match (oom.victims.first(), oom.kills) {
@@ -197,6 +209,7 @@ mod tests {
     fn about() -> About<'static> {
         About {
             session: "rust-3",
+            who: None,
             memory_max_from: "runtime.limits.memory_max in rust.role.toml",
             memory_max: Some(16 << 30),
         }

@@ -158,8 +158,13 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
         let chosen = here.iter().any(|i| i.pid == v.pid);
         (!chosen, v.repeats == 0, std::cmp::Reverse(v.rss))
     });
-    // A session's group is new: its own counters began at zero.
-    let group_kills = after.levels[0].local.get("oom_group_kill").unwrap_or(0);
+    // A session's group is new, and its own counters began at zero; one that is entered has a past.
+    let past = before.levels.iter().find(|level| level.group == *session);
+    let past = past
+        .and_then(|level| level.local.get("oom_group_kill"))
+        .unwrap_or(0);
+    let now = after.levels[0].local.get("oom_group_kill").unwrap_or(0);
+    let group_kills = now.saturating_sub(past);
     // The kernel counts the process it chose again when it kills the rest of the group (mm/oom_kill.c,
     // oom_kill_process), where that process has not ended by then. The log shows how often that was, if it shows
     // every kill that was counted.

@@ -1,10 +1,12 @@
 //! True of every machine with cgroup v2.
 
+mod adopt;
 mod after;
 mod boundary;
 mod control;
 mod dialects;
 mod doctor;
+mod enter;
 mod exhausted;
 mod fates;
 mod input;

@@ -1,5 +1,6 @@
 //! True of machines that systemd runs.
 
+mod adopt;
 mod boundary;
 mod readme;
 mod slices;

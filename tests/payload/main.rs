@@ -36,6 +36,7 @@ fn act(words: &[&str]) {
         ["burn", threads, seconds] => measure::burn(number(threads), number(seconds) as u64),
         ["lesser", how, procs] => rights::lesser(how, procs),
         ["trace", pid] => rights::trace(number(pid) as i32),
+        ["grove", count] => processes::grove(number(count)),
         ["headless"] => processes::headless(),
         ["storm"] => processes::storm(),
         ["count", signal] => signals::count(signal),

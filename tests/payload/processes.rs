@@ -117,6 +117,50 @@ pub fn bomb() {
     }
 }
 
+/// So many children that fork all the time: each has one of its own after the other, which has one in turn. No list of
+/// them is true for long, and none is ever without its parent. This process itself goes on until its standard input ends,
+/// and takes its children along.
+pub fn grove(count: usize) {
+    let mut children = Vec::new();
+    for _ in 0..count {
+        // SAFETY: there is one thread.
+        match unsafe { nix::unistd::fork() }.expect("a fork") {
+            nix::unistd::ForkResult::Parent { child } => children.push(child),
+            nix::unistd::ForkResult::Child => {
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).expect("a flag");
+                grow()
+            }
+        }
+    }
+    say("ready");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    for child in children {
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).expect("a child");
+        nix::sys::wait::waitpid(child, None).expect("its end");
+    }
+}
+
+/// Forks for ever, one at a time, three generations.
+fn grow() -> ! {
+    let fork = |then: &dyn Fn()| {
+        // SAFETY: there is one thread, and the child does nothing but what it is given.
+        match unsafe { nix::unistd::fork() } {
+            Ok(nix::unistd::ForkResult::Parent { child }) => {
+                let _ = nix::sys::wait::waitpid(child, None);
+            }
+            Ok(nix::unistd::ForkResult::Child) => {
+                then();
+                // SAFETY: ends the process without anything of its parent's being run.
+                unsafe { libc::_exit(0) }
+            }
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    loop {
+        fork(&|| fork(&|| std::thread::sleep(std::time::Duration::from_millis(2))));
+    }
+}
+
 /// Its main thread ends, and another lives on.
 pub fn headless() {
     std::thread::spawn(|| {

@@ -17,31 +17,45 @@ fn identity() -> impl Strategy<Value = Identity> {
     let pairs = proptest::collection::vec((odd_text(), odd_text()), 0..4);
     let limits = proptest::collection::btree_map(odd_text(), odd_text(), 0..4);
     let numbers = (any::<u32>(), any::<i32>(), any::<Option<u64>>(), any::<u64>());
-    (texts, pairs, words(), limits, words(), words(), numbers).prop_map(
-        |(
-            (role, role_file),
-            overrides,
-            set_live,
-            limits,
-            unconfined,
-            command,
-            (uid, supervisor, supervisor_start, started),
-        )| {
-            Identity {
-                role,
-                role_file,
+    let priorities = (any::<Option<i32>>(), any::<Option<i32>>());
+    (
+        texts,
+        pairs,
+        words(),
+        limits,
+        words(),
+        words(),
+        numbers,
+        priorities,
+    )
+        .prop_map(
+            |(
+                (role, role_file),
                 overrides,
                 set_live,
                 limits,
                 unconfined,
                 command,
-                uid,
-                supervisor,
-                supervisor_start,
-                started,
-            }
-        },
-    )
+                (uid, supervisor, supervisor_start, started),
+                (nice, oom_score_adj),
+            )| {
+                Identity {
+                    role,
+                    role_file,
+                    overrides,
+                    set_live,
+                    limits,
+                    unconfined,
+                    command,
+                    uid,
+                    nice,
+                    oom_score_adj,
+                    supervisor,
+                    supervisor_start,
+                    started,
+                }
+            },
+        )
 }
 
 fn record() -> impl Strategy<Value = Record> {
