@@ -32,6 +32,9 @@
 //! | [`doctor`] | findings about a host, from facts | do I/O |
 //! | [`cli`] | the command line; the only one that prints | exit |
 //!
+//! Beside a launch there are two other ways into a session: [`session::enter`] starts a further command in one that lives,
+//! [`session::adopt`] moves processes that run already into a new one.
+//!
 //! To follow one launch: [`cli::run`], then [`session::launch::launch`], [`plan::session::plan`],
 //! [`backend::cgroupfs`], [`kernel::sys::spawn`], [`session::supervise`], [`session::verdict::oom`].
 //!
@@ -39,7 +42,7 @@
 //!
 //! - Nothing is written before everything is checked, and a failed step takes back the ones before it.
 //! - A session's limits are in force before its first process exists, and that process starts in its group
-//!   (`clone3(CLONE_INTO_CGROUP)`); it is never moved there.
+//!   (`clone3(CLONE_INTO_CGROUP)`); it is never moved there. What is adopted runs before it has limits, and that is said.
 //! - Requested is not effective: every value is read back, and a [receipt](plan::receipt) says what holds.
 //! - A verdict rests on counters read while the group exists, never on an exit status.
 //! - What identifies a session lives on its group (`user.cgmgr.session`), who attends it in a lock that the kernel

@@ -83,7 +83,7 @@ fn prepare(args: &AdoptArgs, global: &Global) -> Result<(Adopted, crate::session
             None
         }
     };
-    let pids: Vec<i32> = args.pids.iter().filter_map(&mut number).collect();
+    let pids: Vec<i32> = args.processes.iter().filter_map(&mut number).collect();
     let children_of = args.children_of.as_ref().and_then(&mut number);
     if !mistakes.is_empty() {
         return Err(Failure { status: 2, mistakes });

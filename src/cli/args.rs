@@ -16,9 +16,9 @@ const STYLES: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default());
 
 const EXIT_STATUS: &str = "\
-Exit status of `run`: the command's own; 128+n if signal n ended it; 125 cgmgr failed;
-126 the command cannot be executed; 127 it was not found; 3 with --require-limits where
-something cannot be enforced. Others: 0 done, 1 failed, 2 usage or invalid role.";
+Exit status of `run` and `enter`: the command's own; 128+n if signal n ended it; 125 cgmgr
+failed; 126 the command cannot be executed; 127 it was not found; 3 with --require-limits
+where something cannot be enforced. Others: 0 done, 1 failed, 2 usage or invalid role.";
 
 /// Give every session on a workspace machine its own limits, keep the agent alive, and say what happened.
 #[derive(Debug, Parser)]
@@ -448,7 +448,7 @@ pub struct EnterArgs {
 pub struct AdoptArgs {
     /// The processes; their children are moved only where they are named too
     #[arg(value_name = "PID", required_unless_present = "children_of")]
-    pub pids: Vec<String>,
+    pub processes: Vec<String>,
     /// Everything that descends from this process, without the process itself
     #[arg(long, value_name = "PID")]
     pub children_of: Option<String>,

@@ -35,7 +35,8 @@ impl Held {
     ///
     /// EINVAL or ENOENT where `pid` is a thread that leads no process; EMFILE where no further file may be opened.
     pub fn open(pid: i32) -> Result<Option<Self>, Errno> {
-        let Some(raw) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) else {
+        // rustix takes negative numbers for a mistake of its caller's.
+        let Some(raw) = rustix::process::Pid::from_raw(pid.max(0)) else {
             return Ok(None);
         };
         let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
@@ -167,10 +168,20 @@ mod tests {
 
     #[test]
     fn a_command_line_is_words() {
-        let mut child = std::process::Command::new("sleep").args(["100", ""]).spawn();
-        let child = child.as_mut().unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read line", ""])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let pid = child.id() as i32;
-        assert_eq!(command_line(pid).first(), Some(&"sleep".into()));
+        // The kernel lets its parent go on before it has put the new program's arguments in place.
+        for _ in 0..500 {
+            if !command_line(pid).is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(command_line(pid), ["sh", "-c", "read line", ""]);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(command_line(pid), [""; 0]);
