@@ -493,7 +493,7 @@ pub fn fork() -> Result<Option<i32>, Errno> {
 
 /// Starts a process that does nothing but one write to `file`, an open control file, and ends with the kernel's answer as
 /// its exit status: 0, or the error's number. It keeps nothing of this process open but that file, and is killed when
-/// this process ends. Its pid is the caller's to wait for.
+/// the calling thread ends. Its pid is the caller's to wait for.
 pub fn write_apart(file: BorrowedFd<'_>, value: &[u8]) -> Result<i32, Errno> {
     let parent = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions, and ends.
