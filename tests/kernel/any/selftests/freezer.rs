@@ -1,5 +1,5 @@
-//! test_freezer.c. This version has no `freeze`: the groups are frozen from outside, as somebody with root would, and
-//! the commands that there are have to cope.
+//! test_freezer.c. The groups are frozen from outside, as somebody with root would, and the commands have to cope;
+//! `freeze` itself is tested in `control::freeze`.
 
 use std::fs;
 use std::process::{Command, Stdio};
