@@ -110,7 +110,7 @@ impl<'a> Rules<'a> {
         }
         if let Some(unit) = unit_of(&group)
             && !self.force
-            && is_main(pid, unit)
+            && self.is_main(process, &group, unit)
         {
             return Err(refusal(
                 format!("it is the main process of {unit}, and systemd would lose sight of it"),
@@ -124,6 +124,27 @@ impl<'a> Rules<'a> {
             Ok(()) => Ok(group),
             Err(error) => Err(refusal(error.to_string(), error.help())),
         }
+    }
+
+    /// Whether systemd started the process as what the unit is there for: its parent is a systemd, the machine's or the
+    /// user's, and it is the first such in the unit. Whoever else is a child of systemd there has lost its parent.
+    fn is_main(&self, process: &Held, group: &GroupPath, unit: &str) -> bool {
+        if unit == "init.scope" {
+            return true;
+        }
+        let of_systemd = |pid: i32| {
+            let parent = held::parent(pid);
+            parent.is_some_and(|p| p == 1 || process::comm(p).as_deref() == Some("systemd"))
+        };
+        if !unit.ends_with(".service") || !of_systemd(process.pid) {
+            return false;
+        }
+        let beside = self.tree.group(group).and_then(|group| group.procs());
+        let older = |pid: i32| {
+            let start = process::start_time(pid).filter(|_| of_systemd(pid));
+            start.is_some_and(|start| (start, pid) < (process.start, process.pid))
+        };
+        !beside.unwrap_or_default().into_iter().any(older)
     }
 
     /// Whether this process may move others from there to a session: that takes the right to write to the cgroup.procs of
@@ -151,16 +172,6 @@ fn session_of(base: &Base, group: &GroupPath) -> Option<SessionName> {
 pub(super) fn unit_of(group: &GroupPath) -> Option<&str> {
     let mut names = group.as_str().rsplit('/');
     names.find(|name| name.ends_with(".service") || name.ends_with(".scope"))
-}
-
-/// Whether systemd itself started the process as what the unit is there for: its parent is a systemd, the machine's or the
-/// user's. What such a process starts in turn may be moved.
-fn is_main(pid: i32, unit: &str) -> bool {
-    let of_systemd = || {
-        let parent = process::stat(pid).map(|stat| stat.parent);
-        parent.is_some_and(|p| p == 1 || process::comm(p).as_deref() == Some("systemd"))
-    };
-    unit == "init.scope" || (unit.ends_with(".service") && of_systemd())
 }
 
 #[cfg(test)]

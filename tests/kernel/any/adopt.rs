@@ -191,6 +191,20 @@ fn the_group_goes_when_the_last_of_them_has_ended() {
 }
 
 #[test]
+fn memory_that_was_taken_before_stays_where_it_was() {
+    let lab = Lab::new();
+    let mut holder = Stray::start(&payload(), &["hold", "60"]);
+    assert!(holder.hear().starts_with("ready "));
+    let done = cgmgr(&["adopt", "--name", "full", "--memory-max", "32MiB", &holder.pid()]).expect(0);
+    done.says("stays charged to /")
+        .says("that is more than memory_max 32.0 MiB");
+    assert!(crate::lab::counter(&format!("{}/memory.current", path_of("full")), "") < 32 << 20);
+    assert_eq!(procs(&path_of("full")).len(), 1, "it was not killed for it");
+    put_away("full");
+    drop(lab);
+}
+
+#[test]
 fn an_oom_kill_among_them_is_kept_for_wait() {
     let lab = Lab::new();
     let mut hog = Stray::start(&payload(), &["later", "hog", "200"]);
