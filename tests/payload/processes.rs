@@ -140,7 +140,8 @@ pub fn grove(count: usize) {
     }
 }
 
-/// Forks for ever, one at a time, three generations.
+/// Forks for ever, three generations one after the other, and now and then a child that stays: one that was forked between
+/// a look at the tree and its parent's move is outside until somebody looks again.
 fn grow() -> ! {
     let fork = |then: &dyn Fn()| {
         // SAFETY: there is one thread, and the child does nothing but what it is given.
@@ -156,8 +157,17 @@ fn grow() -> ! {
             Err(_) => std::thread::yield_now(),
         }
     };
+    let mut lasting = 0;
     loop {
         fork(&|| fork(&|| std::thread::sleep(std::time::Duration::from_millis(2))));
+        if lasting < 60 {
+            lasting += 1;
+            // SAFETY: there is one thread; the child only waits for its parent's end.
+            if let Ok(nix::unistd::ForkResult::Child) = unsafe { nix::unistd::fork() } {
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).expect("a flag");
+                std::thread::sleep(std::time::Duration::from_secs(1000));
+            }
+        }
     }
 }
 
