@@ -352,6 +352,10 @@ pub struct UninstallArgs {
     pub json: bool,
 }
 
+/// `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {}
+
 /// `anchor`.
 #[derive(Debug, Args)]
 pub struct AnchorArgs {}

@@ -6,7 +6,8 @@
 
 use super::args::{
     AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DownArgs, EnterArgs, ExplainArgs, FreezeArgs, Global,
-    InstallArgs, JsonArgs, LimitsArgs, RunArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
+    InstallArgs, JsonArgs, LimitsArgs, RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs,
+    WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -103,6 +104,8 @@ commands! {
     "install" => Install(InstallArgs),
     /// Take away what `install` put in place
     "uninstall" => Uninstall(UninstallArgs),
+    /// Print the JSON Schema of role files, for editors
+    "schema" => Schema(SchemaArgs),
     /// Hold a delegated unit open (started by cgmgr-sessions.service)
     #[hide]
     "anchor" => Anchor(AnchorArgs),

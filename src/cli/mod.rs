@@ -21,6 +21,7 @@ pub mod report;
 pub mod role_file;
 pub mod roles;
 pub mod run;
+pub mod schema;
 pub mod set;
 pub mod status;
 pub mod status_text;
@@ -86,6 +87,7 @@ fn dispatch(cli: &Cli) -> Outcome {
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
         Command::Anchor(_) => install::anchor(),
+        Command::Schema(_) => schema::schema(),
         Command::Doctor(args) => doctor::doctor(args, global),
         Command::Set(args) => set::set(args, global),
         Command::Freeze(args) => freeze::freeze(args, true, global),

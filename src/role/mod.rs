@@ -4,6 +4,7 @@
 //! [`resolve()`] is the way through: `raw` reads one file as it is written (`grants` and `isolation` the forms of other
 //! programs), `inherit` adds what the file extends, `resolve` gives it meaning on one machine, and `lint` compares the
 //! values with each other and with the machine. Over all of it is the operator's [`HostPolicy`].
+//! [`schema()`] says the same of the keys and values to an editor.
 #![deny(clippy::disallowed_methods)]
 
 mod diagnostic;
@@ -17,6 +18,7 @@ mod name;
 mod policy;
 mod raw;
 mod resolve;
+mod schema;
 mod suggest;
 
 #[cfg(test)]
@@ -28,5 +30,6 @@ pub use inherit::LoadError;
 pub use name::{NAME_MAX, check_name};
 pub use policy::HostPolicy;
 pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};
+pub use schema::schema;
 #[cfg(feature = "cli")]
 pub(crate) use suggest::{distance, knob_help, nearest};

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 /// The usual number of cases. A failing case is printed in full and belongs into a unit test: no file of seeds is kept.
-fn usual() -> ProptestConfig {
+pub(crate) fn usual() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -7,6 +7,7 @@ mod cargo;
 mod demo;
 mod distro;
 mod fuzz;
+mod generate;
 mod glibc;
 mod guest;
 mod image;
@@ -48,6 +49,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Find out which functions a launch runs, and have the linker put them side by side.
     Layout,
+    /// Write the files of the repository that are made from the code.
+    Generate,
     /// Measure cgmgr beside its peers and the bare floor.
     Bench(bench::Arguments),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Layout => layout::run(),
+        Task::Generate => generate::run(),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
