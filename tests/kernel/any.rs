@@ -16,6 +16,7 @@ mod live;
 mod names;
 mod obstacles;
 mod oracle;
+mod package;
 mod placement;
 mod priorities;
 mod refused;

@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod cargo;
 mod demo;
+mod dist;
 mod distro;
 mod fuzz;
 mod generate;
@@ -16,6 +17,7 @@ mod layout;
 mod libtest;
 mod mirror;
 mod packages;
+mod pages;
 mod payload;
 mod qemu;
 mod say;
@@ -49,6 +51,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Find out which functions a launch runs, and have the linker put them side by side.
     Layout,
+    /// Make what is handed out: archive, Debian package, man pages, completions; into target/dist
+    Dist,
     /// Write the files of the repository that are made from the code.
     Generate,
     /// Measure cgmgr beside its peers and the bare floor.
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Layout => layout::run(),
+        Task::Dist => dist::run(),
         Task::Generate => generate::run(),
         Task::Bench(arguments) => bench::run(&arguments),
     };

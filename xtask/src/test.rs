@@ -12,7 +12,7 @@ use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::libtest::Tally;
 use crate::payload::Payload;
-use crate::{cargo, demo, fuzz, glibc, image, say, shell};
+use crate::{cargo, demo, dist, fuzz, glibc, image, say, shell};
 
 /// The longest that the tests of one guest may take in full: campaigns of thousands of sessions, emulated.
 const FULL_DEADLINE: Duration = Duration::from_secs(2 * 3600);
@@ -106,18 +106,44 @@ struct Built {
     kernel: PathBuf,
     payload: PathBuf,
     cgmgr: PathBuf,
+    /// The Debian package, where a test that is to run installs it.
+    deb: Option<Vec<u8>>,
+}
+
+/// Where the tests of the Debian package are: they install it, for which a developer's own machine is not the place.
+fn is_of_the_package(test: &str) -> bool {
+    test.starts_with("any::package::")
 }
 
 /// The kernel tests, wherever they are to be run.
 fn kernel(arguments: &Arguments) -> Result<Tally> {
-    let built = Built {
+    let mut built = Built {
         kernel: cargo::test_binary("kernel")?,
         payload: cargo::test_binary("payload")?,
         cgmgr: cargo::cgmgr(false)?,
+        deb: None,
     };
-    let tests = list(&built.kernel)?;
+    let mut tests = list(&built.kernel)?;
     if arguments.host {
+        let all = tests.len();
+        tests.retain(|test| !is_of_the_package(test));
+        say::say(format!(
+            "{} tests of the Debian package only run in guests",
+            all - tests.len()
+        ));
         return on_host(&built, &tests, arguments);
+    }
+    let modes = || {
+        Mode::ALL
+            .into_iter()
+            .filter(|m| arguments.mode.is_none_or(|only| only == *m))
+    };
+    if modes().any(|mode| {
+        select(&tests, mode, arguments)
+            .iter()
+            .any(|test| is_of_the_package(test))
+    }) {
+        built.deb = Some(dist::deb()?);
     }
     image::ensure_all(&arguments.distros())?;
     in_guests(arguments, &built, &tests)
@@ -240,6 +266,9 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     glibc::add_program(&mut payload, "lab/kernel", &built.kernel, guest.distro)?;
     glibc::add_program(&mut payload, "lab/payload", &built.payload, guest.distro)?;
     demo::add_trees(&mut payload)?;
+    if let Some(deb) = &built.deb {
+        payload.bytes("lab/cgmgr.deb", deb, 0o644)?;
+    }
     let (full, ignored) = if arguments.full {
         ("CGMGR_FULL=1 ", "--include-ignored ")
     } else {
@@ -247,7 +276,7 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     };
     let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
     let script = format!(
-        "{full}CGMGR_PAYLOAD=/lab/payload exec /lab/kernel --test-threads=1 {ignored}--exact {}",
+        "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_DEB=/lab/cgmgr.deb exec /lab/kernel --test-threads=1 {ignored}--exact {}",
         words.join(" ")
     );
     let mut tally = Tally::default();
