@@ -25,6 +25,7 @@
 //! | [`limits`] | typed limits, and the knob table: the one place where a limit's meaning is written | do I/O |
 //! | `interop` | conversions for programs that use the crate cgroups-rs (feature of that name) | do I/O |
 //! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
+//! | [`files`] | role files, and the host's policy, on disk | hang on a path, whatever it leads to |
 //! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
@@ -83,6 +84,7 @@ pub mod backend;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod doctor;
+pub mod files;
 pub mod host;
 #[cfg(feature = "cgroups-rs")]
 pub mod interop;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::role_file;
+use crate::files;
 use crate::host::Machine;
 use crate::role::{Diagnostic, Dialect, HostPolicy, Overrides, Role};
 use crate::text::escape;
@@ -14,7 +14,7 @@ use crate::text::escape;
 pub struct Context<'a> {
     /// The machine that the roles are for.
     pub machine: &'a Machine,
-    /// Variables for `$VAR`, e.g. [`role_file::env`].
+    /// Variables for `$VAR`, e.g. [`files::env`].
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// What the host allows.
     pub policy: Option<&'a HostPolicy>,
@@ -76,7 +76,7 @@ pub fn check(roles: &[PathBuf], json: bool, context: &mut Context<'_>) -> io::Re
 }
 
 fn check_one(path: &Path, context: &Context<'_>) -> (Option<Role>, Vec<Diagnostic>, u8) {
-    match role_file::resolve(path, context.machine, &Overrides::default(), context.env) {
+    match files::resolve(path, context.machine, &Overrides::default(), context.env) {
         Err(unreadable) => (None, vec![*unreadable], 2),
         Ok(Err(mistakes)) => (None, mistakes, 2),
         Ok(Ok((mut role, mut warnings))) => {

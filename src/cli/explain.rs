@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::check::{Context, show};
-use super::role_file;
+use crate::files;
 use crate::limits::{Origin, Part, Setting};
 use crate::role::{Dialect, Overrides, Role};
 use crate::text::escape;
@@ -39,7 +39,7 @@ pub fn explain(
     effect: &dyn Fn(&Setting) -> String,
     context: &mut Context<'_>,
 ) -> io::Result<u8> {
-    let (mut role, mut warnings) = match role_file::resolve(path, context.machine, overrides, context.env) {
+    let (mut role, mut warnings) = match files::resolve(path, context.machine, overrides, context.env) {
         Err(unreadable) => {
             show(&[*unreadable], context)?;
             return Ok(2);

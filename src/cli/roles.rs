@@ -3,7 +3,8 @@
 use super::args::{CheckArgs, ExplainArgs, Global};
 use super::check::{self, Context};
 use super::context::{CommandError, Outcome, colour, host};
-use super::{explain, host_policy, role_file};
+use super::explain;
+use crate::files;
 use crate::host::{Host, Machine};
 use crate::kernel::{disks, probe};
 use crate::limits::{KnobId, Settings};
@@ -22,11 +23,11 @@ pub fn check(args: &CheckArgs, global: &Global) -> Outcome {
         ));
     }
     let machine = probe::machine();
-    let policy = host_policy::read(global, &machine);
+    let policy = files::policy(global.host_policy.as_deref(), &machine);
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
     let mut context = Context {
         machine: &machine,
-        env: &role_file::env,
+        env: &files::env,
         policy: policy.as_ref().ok().and_then(Option::as_ref),
         colour: colour(global.color),
         out: &mut out,
@@ -35,7 +36,7 @@ pub fn check(args: &CheckArgs, global: &Global) -> Outcome {
     let path = global
         .host_policy
         .as_deref()
-        .unwrap_or(Path::new(host_policy::PLACE));
+        .unwrap_or(Path::new(files::POLICY_PLACE));
     match &policy {
         // Its mistakes are no role's: what the roles are worth on this host cannot be told.
         Err(mistakes) => Ok(check::check_policy(path, Err(mistakes), args.json, &mut context)?),
@@ -54,7 +55,7 @@ pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
     let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
     let mut context = Context {
         machine: &host.machine,
-        env: &role_file::env,
+        env: &files::env,
         policy: policy.as_ref(),
         colour: colour(global.color),
         out: &mut out,
@@ -72,10 +73,10 @@ pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
 
 /// What the host allows. Mistakes are shown; the error then only says that there were some.
 pub fn policy(machine: &Machine, global: &Global) -> Result<Option<HostPolicy>, CommandError> {
-    host_policy::read(global, machine).map_err(|mistakes| {
+    files::policy(global.host_policy.as_deref(), machine).map_err(|mistakes| {
         show(&mistakes, global);
         let path = mistakes.first().and_then(|mistake| mistake.path.as_deref());
-        let path = path.unwrap_or(Path::new(host_policy::PLACE)).to_string_lossy();
+        let path = path.unwrap_or(Path::new(files::POLICY_PLACE)).to_string_lossy();
         let mut error = invalid(&format!("the host's policy {} is not valid", escape(&path)));
         error.help = Some(
             "nothing is done under a policy that cannot be read: `cgmgr check --host-policy FILE`".into(),
@@ -120,7 +121,7 @@ pub fn read(
     global: &Global,
 ) -> Result<(Role, Vec<Diagnostic>), CommandError> {
     let policy = policy(&host.machine, global)?;
-    let resolved = match role_file::resolve(path, &host.machine, overrides, &role_file::env) {
+    let resolved = match files::resolve(path, &host.machine, overrides, &files::env) {
         Err(unreadable) => Err(vec![*unreadable]),
         Ok(resolved) => resolved,
     };

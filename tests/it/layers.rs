@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("text", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
     ("limits", &["host"]),
     ("interop", &["host", "limits"]),
     ("role", &["text", "host", "limits"]),
+    ("files", &["host", "role"]),
     ("plan", &["text", "path", "host", "limits"]),
     ("kernel", &["text", "path", "host", "limits", "plan"]),
     ("backend", &["text", "path", "host", "limits", "plan", "kernel"]),
@@ -21,9 +22,26 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
     (
+        "workspace",
+        &[
+            "text", "path", "host", "limits", "role", "files", "plan", "kernel", "backend", "session",
+        ],
+    ),
+    (
         "cli",
         &[
-            "text", "path", "host", "limits", "role", "plan", "kernel", "backend", "session", "doctor",
+            "text",
+            "path",
+            "host",
+            "limits",
+            "role",
+            "files",
+            "plan",
+            "kernel",
+            "backend",
+            "session",
+            "doctor",
+            "workspace",
         ],
     ),
 ];

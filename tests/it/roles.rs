@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cgmgr::cli::check::{Context, check};
 use cgmgr::cli::explain::explain;
-use cgmgr::cli::role_file;
+use cgmgr::files;
 use cgmgr::host::Machine;
 use cgmgr::limits::{KNOBS, Setting};
 use cgmgr::role::Overrides;
@@ -68,7 +68,7 @@ fn every_example_is_good_on_every_machine() {
     for path in examples() {
         assert!(path.to_string_lossy().ends_with(".role.toml"), "{path:?}");
         for machine in machines() {
-            let resolved = role_file::resolve(&path, &machine, &Overrides::default(), &|_| None);
+            let resolved = files::resolve(&path, &machine, &Overrides::default(), &|_| None);
             let (role, _) = resolved
                 .expect("readable")
                 .unwrap_or_else(|errors| panic!("{path:?} {errors:?}"));
@@ -81,7 +81,7 @@ fn every_example_is_good_on_every_machine() {
 fn examples_fit_a_machine_of_ordinary_size() {
     let machine = &machines()[2];
     for path in examples() {
-        let resolved = role_file::resolve(&path, machine, &Overrides::default(), &|_| None);
+        let resolved = files::resolve(&path, machine, &Overrides::default(), &|_| None);
         let (_, warnings) = resolved.expect("readable").expect("good");
         // Only the soft limit of a build, which is there to show it, is worth a word.
         let odd = |message: &str| !message.contains("with memory_swap_max = 0");

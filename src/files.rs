@@ -8,10 +8,13 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::host::Machine;
-use crate::role::{self, Diagnostic, Inputs, LoadError, Overrides, Resolved, Source};
+use crate::role::{self, Diagnostic, HostPolicy, Inputs, LoadError, Overrides, Resolved, Source};
 
 /// The largest role file, in bytes: 1 MiB. Nobody writes more limits than that.
 pub const LARGEST: u64 = 1 << 20;
+
+/// Where an operator puts the host's policy. Without the file everything is allowed.
+pub const POLICY_PLACE: &str = "/etc/cgmgr/host.toml";
 
 /// What is read, for messages: what it is, and how one is called.
 type What = (&'static str, &'static str);
@@ -58,6 +61,26 @@ pub fn read_policy(path: &Path) -> Result<Option<Source>, Box<Diagnostic>> {
             text,
         })),
         Err(error) => Err(Box::new(Diagnostic::about_file(path, error.message, error.help))),
+    }
+}
+
+/// The host's policy in force: of the file that was named, else of the usual place. None: there is none. A file that was
+/// named has to be there.
+///
+/// # Errors
+///
+/// All that is wrong with it. What an operator meant to forbid is then not known, so that nothing may go on.
+pub fn policy(named: Option<&Path>, machine: &Machine) -> Result<Option<HostPolicy>, Vec<Diagnostic>> {
+    let path = named.unwrap_or(Path::new(POLICY_PLACE));
+    match read_policy(path) {
+        Err(unreadable) => Err(vec![*unreadable]),
+        Ok(Some(source)) => HostPolicy::parse(source, machine).map(Some),
+        Ok(None) if named.is_none() => Ok(None),
+        Ok(None) => Err(vec![Diagnostic::about_file(
+            path,
+            "there is no such file",
+            Some(format!("check the path; the usual place is {POLICY_PLACE}")),
+        )]),
     }
 }
 
