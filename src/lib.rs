@@ -95,3 +95,4 @@ pub mod plan;
 pub mod role;
 pub mod session;
 pub mod text;
+pub mod workspace;

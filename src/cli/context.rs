@@ -7,6 +7,7 @@ use crate::path::GroupPath;
 use crate::plan::receipt::Backend;
 use crate::plan::step::Notice;
 use crate::session::launch::Place;
+use crate::workspace::{Error, ErrorKind};
 use clap::ColorChoice;
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -59,6 +60,16 @@ impl From<crate::kernel::KernelError> for CommandError {
 impl From<crate::backend::failure::Failure> for CommandError {
     fn from(failure: crate::backend::failure::Failure) -> Self {
         Self::failed(&failure, failure.error.help())
+    }
+}
+
+impl From<Error> for CommandError {
+    fn from(error: Error) -> Self {
+        Self {
+            status: if error.kind == ErrorKind::Invalid { 2 } else { 1 },
+            message: error.message,
+            help: error.help,
+        }
     }
 }
 

@@ -2,14 +2,11 @@
 
 use super::args::{Global, SessionArgs};
 use super::context::{self, CommandError, Outcome, print_json};
-use super::look::{Found, Look, look};
-use crate::kernel::{Group, survey};
-use crate::path::SessionName;
-use crate::session::end::{self, End, How};
-use crate::session::registry::Registry;
+use super::look::look;
+use crate::session::end::{End, How, PUT_AWAY};
 use crate::text::count;
+use crate::workspace::control;
 use serde_json::{Value as Json, json};
-use std::ffi::OsStr;
 use std::io::{self, Write};
 
 /// Runs either command. Every session is tried, also behind one that fails.
@@ -20,7 +17,8 @@ pub fn end(args: &SessionArgs, how: How, global: &Global) -> Outcome {
     let mut unsaid = Ok(());
     for name in &args.sessions {
         let shown = crate::text::escape(&name.to_string_lossy());
-        match one(&look, name, how) {
+        let mut progress = |text: &str| context::say(format_args!("{shown}: {text}"));
+        match control::end(&look, name, how, PUT_AWAY, &mut progress).map_err(CommandError::from) {
             Ok(end) if args.json => results.push(to_json(&shown, Some(&end), None)),
             Ok(end) => {
                 if let Some(note) = &end.note {
@@ -46,64 +44,6 @@ pub fn end(args: &SessionArgs, how: How, global: &Global) -> Outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(status),
     }
-}
-
-fn one(look: &Look, typed: &OsStr, how: How) -> Result<End, CommandError> {
-    let (name, found) = look.find(typed)?;
-    let mut progress = |text: &str| context::say(format_args!("{name}: {text}"));
-    match (found, &look.tree) {
-        (Found::Group { group, registry, .. }, _) if is_foreign(&group, &name, registry.as_ref())? => {
-            Err(foreign(&group, "what is in that group is its maker's to end"))
-        }
-        (
-            Found::Group {
-                group,
-                path,
-                registry,
-            },
-            Some(tree),
-        ) => Ok(end::group(
-            tree,
-            (&group, &path),
-            &name,
-            registry.as_ref(),
-            how,
-            &mut progress,
-        )?),
-        (Found::Recorded { record, .. }, _) if record.status.is_some() => Ok(End {
-            note: Some("it had ended already".into()),
-            ..End::default()
-        }),
-        (Found::Process { record, registry } | Found::Recorded { record, registry }, _) => {
-            end::without_group(&name, &record, &registry, how, &mut progress).map_err(|message| {
-                CommandError::failed(
-                    format!("session {name}: {message}"),
-                    "run it as the user whose session it is, or as root",
-                )
-            })
-        }
-        (Found::Group { .. }, None) => Err(CommandError::failed(
-            format!("session {name} is gone"),
-            "`cgmgr status` lists the sessions",
-        )),
-    }
-}
-
-/// Whether a group that is named like a session's is somebody else's.
-pub fn is_foreign(
-    group: &Group,
-    name: &SessionName,
-    registry: Option<&Registry>,
-) -> Result<bool, CommandError> {
-    Ok(survey::is_foreign(group)? && !registry.is_some_and(|r| r.is_attended(name)))
-}
-
-/// The error for such a group; `whose` says whose business it is.
-pub fn foreign(group: &Group, whose: &str) -> CommandError {
-    CommandError::failed(
-        format!("{} was not made by cgmgr", group.path()),
-        format!("`cgmgr status` lists the sessions; {whose}"),
-    )
 }
 
 fn line(name: &str, end: &End, how: How) -> String {

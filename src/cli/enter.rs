@@ -98,7 +98,7 @@ fn attend(args: &EnterArgs, global: &Global) -> Result<u8, LaunchError> {
 
 /// The session that was named, if it may be entered.
 fn door<'a>(look: &'a Look, args: &EnterArgs) -> Result<Door<'a>, LaunchError> {
-    let (name, found) = look.find(&args.session)?;
+    let (name, found) = look.find(&args.session).map_err(CommandError::from)?;
     match (found, &look.tree, &look.base) {
         (Found::Group { group, path, .. }, Some(tree), Some(base)) => {
             Door::open(&look.host, tree, base, name, (group, path))

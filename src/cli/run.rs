@@ -182,6 +182,9 @@ impl Ready<'_> {
             signals,
             on_start: None,
             require_limits: self.args.require_limits,
+            env: None,
+            directory: None,
+            embedded: false,
         }
     }
 

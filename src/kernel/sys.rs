@@ -42,6 +42,8 @@ pub struct Child {
     pub reset_policy: bool,
     /// The user to become.
     pub identity: Option<Identity>,
+    /// Where to start, entered as that user.
+    pub directory: Option<CString>,
     /// Standard input, output and error; `None` keeps the caller's.
     pub stdio: Option<[OwnedFd; 3]>,
     /// Lead a session of its own (detached: no terminal).
@@ -142,11 +144,13 @@ pub enum Stage {
     Nice,
     /// Becoming the user. Fatal.
     Identity,
+    /// Entering the directory to start in. Fatal.
+    Directory,
     /// Executing the command. Fatal.
     Exec,
 }
 
-const STAGES: [Stage; 10] = [
+const STAGES: [Stage; 11] = [
     Stage::Enter,
     Stage::Stdio,
     Stage::Affinity,
@@ -156,6 +160,7 @@ const STAGES: [Stage; 10] = [
     Stage::OomScore,
     Stage::Nice,
     Stage::Identity,
+    Stage::Directory,
     Stage::Exec,
 ];
 
@@ -606,7 +611,10 @@ fn prepare_and_exec(
 ) {
     // Returns whether the command must not be started for it.
     let say = |stage: Stage, errno: Errno, value: i64| {
-        let always = matches!(stage, Stage::Enter | Stage::Stdio | Stage::Identity | Stage::Exec);
+        let always = matches!(
+            stage,
+            Stage::Enter | Stage::Stdio | Stage::Identity | Stage::Directory | Stage::Exec
+        );
         let fatal = always || child.strict.contains(&stage);
         let mut message = [0u8; REPORT_SIZE];
         message[0] = stage as u8;
@@ -692,6 +700,13 @@ fn prepare_and_exec(
         };
         if !done {
             say(Stage::Identity, last_errno(), i64::from(identity.uid));
+            return;
+        }
+    }
+    if let Some(directory) = &child.directory {
+        // SAFETY: a string with its end. A process that borrows its parent's memory has a directory of its own.
+        if unsafe { libc::chdir(directory.as_ptr()) } < 0 {
+            say(Stage::Directory, last_errno(), 0);
             return;
         }
     }

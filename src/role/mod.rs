@@ -31,5 +31,4 @@ pub use name::{NAME_MAX, check_name};
 pub use policy::HostPolicy;
 pub use resolve::{Inputs, Override, Overrides, Resolved, Role, resolve};
 pub use schema::schema;
-#[cfg(feature = "cli")]
 pub(crate) use suggest::{distance, knob_help, nearest};

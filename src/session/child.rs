@@ -20,12 +20,11 @@ pub(super) fn lay_out(
     priorities: Option<Priorities>,
     prepared: &mut Prepared<'_>,
 ) -> Result<Child, String> {
-    let mut child = command::lay_out(
-        &request.argv,
-        std::env::vars_os(),
-        prepared.name.as_str(),
-        request.user.as_ref(),
-    )?;
+    let env = request
+        .env
+        .clone()
+        .unwrap_or_else(|| std::env::vars_os().collect());
+    let mut child = command::lay_out(&request.argv, env, prepared.name.as_str(), request.user.as_ref())?;
     let in_agent = match (place.base(), own) {
         (Some((_, base)), Some(own)) => base.agent.contains(own),
         _ => false,
@@ -35,6 +34,7 @@ pub(super) fn lay_out(
         child.nofile = Some(*n);
     }
     child.signals = request.signals;
+    child.directory = request.directory.as_deref().map(command::directory).transpose()?;
     if request.require_limits {
         let declared = [
             (KnobId::Nofile, Stage::Nofile),

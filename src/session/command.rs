@@ -5,6 +5,7 @@ use crate::kernel::sys::Child;
 use crate::plan::identity::Identity as SessionIdentity;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 /// Variables of Coder's agent that are for cgmgr itself and never reach a session: exactly these three.
 pub const STRIPPED: [&str; 3] = [
@@ -60,6 +61,12 @@ pub fn lay_out(
         identity: user.map(|u| u.identity.clone()),
         ..Child::default()
     })
+}
+
+/// A directory for a command to start in.
+pub(super) fn directory(path: &Path) -> Result<CString, String> {
+    let mut one = c_strings([path.as_os_str().to_owned()])?;
+    one.pop().ok_or_else(|| "no directory is given".to_owned())
 }
 
 fn c_strings(list: impl IntoIterator<Item = OsString>) -> Result<Vec<CString>, String> {

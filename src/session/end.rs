@@ -4,7 +4,6 @@
 //! descends from its supervisor, which adopts every orphan of it; that is killed again and again until nothing is left.
 
 use super::registry::{Record, Registry};
-use super::supervise;
 use crate::backend::cgroupfs::{self, PROGRESS, Progress};
 use crate::kernel::error::Doing;
 use crate::kernel::{Group, KernelError, Tree, process};
@@ -18,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long killed processes may take to be gone: core dumps and uninterruptible sleeps end late.
 const KILL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the cgmgr in charge may take to put an ended session away.
-const PUT_AWAY: Duration = Duration::from_secs(10);
+pub const PUT_AWAY: Duration = Duration::from_secs(10);
 
 /// How to end a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +39,15 @@ pub struct End {
     pub note: Option<String>,
 }
 
-/// Ends a session that has a group, and sees to it that the group goes.
+/// Ends a session that has a group, and sees to it that the group goes: whoever is in charge of it has `patience` to put it
+/// away.
 pub fn group(
     tree: &Tree,
     (group, path): (&Group, &GroupPath),
     name: &SessionName,
     registry: Option<&Registry>,
     how: How,
+    patience: Duration,
     progress: Progress<'_>,
 ) -> Result<End, KernelError> {
     let mut end = End {
@@ -61,7 +62,7 @@ pub fn group(
         };
         cgroupfs::kill_and_tell(group, KILL_DEADLINE, progress)?;
     }
-    end.note = put_away(tree, group, path, name, registry)?;
+    end.note = put_away(tree, group, path, name, registry, patience)?;
     Ok(end)
 }
 
@@ -154,6 +155,7 @@ fn put_away(
     path: &GroupPath,
     name: &SessionName,
     registry: Option<&Registry>,
+    patience: Duration,
 ) -> Result<Option<String>, KernelError> {
     let id = group.id()?;
     let started = Instant::now();
@@ -168,18 +170,28 @@ fn put_away(
             None => return Ok(Some("its group is left to the cgmgr in charge of it".into())),
         };
         if let Some(_held) = free {
-            return Ok(supervise::remove(tree, path)
+            return Ok(remove(tree, path)
                 .err()
                 .map(|e| format!("its group is left: {e}")));
         }
-        if started.elapsed() > PUT_AWAY {
-            return Ok(Some(
-                "the cgmgr in charge of it has not removed its group yet (is it stopped, or its command held by a \
-                 debugger?)"
-                    .into(),
-            ));
+        if started.elapsed() >= patience {
+            let late = "the cgmgr in charge of it has not removed its group yet (is it stopped, or its command held by \
+                        a debugger?)";
+            return Ok((!patience.is_zero()).then(|| late.into()));
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Removes a session's group once nothing is in it. Nobody's children are waited for.
+pub fn remove(tree: &Tree, path: &GroupPath) -> Result<(), String> {
+    let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
+        return Ok(());
+    };
+    match tree.find(&parent) {
+        Ok(Some(parent)) => parent.remove_session(name).map_err(|e| e.to_string()),
+        Ok(None) => Ok(()),
+        Err(e) => Err(e.to_string()),
     }
 }
 
@@ -191,6 +203,7 @@ fn own_pid() -> i32 {
 fn members(record: &Record, attended: bool) -> Vec<(i32, u64)> {
     // A pid that was reused is younger than the command that its first owner started.
     let is_supervisor = attended
+        && !record.embedded
         && process::start_time(record.supervisor)
             .is_some_and(|start| record.pid_start.is_none_or(|command| start <= command));
     let mut pids = Vec::new();
@@ -222,12 +235,13 @@ fn signal_all(members: &[(i32, u64)], signals: &[Signal]) -> Result<(), String> 
     Ok(())
 }
 
-/// Ends a session of the process backend.
+/// Ends a session of the process backend; whoever is in charge of it has `patience` to notice.
 pub fn without_group(
     name: &SessionName,
     record: &Record,
     registry: &Registry,
     how: How,
+    patience: Duration,
     progress: Progress<'_>,
 ) -> Result<End, String> {
     let attended = registry.is_attended(name);
@@ -242,13 +256,15 @@ pub fn without_group(
     }
     end.killed = now().len();
     kill_members(&mut now, progress)?;
-    if !attended {
+    if record.embedded {
+        end.note = Some("processes that had left its command's tree cannot be found".into());
+    } else if !attended {
         end.note =
             Some("its cgmgr is gone: processes that had left its command's tree cannot be found".into());
         return Ok(end);
     }
     let started = Instant::now();
-    while registry.is_attended(name) && started.elapsed() < PUT_AWAY {
+    while registry.is_attended(name) && started.elapsed() < patience {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(end)

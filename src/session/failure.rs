@@ -3,7 +3,7 @@
 use super::user::User;
 use crate::backend::failure::Failure;
 use crate::kernel::error::{Doing, KernelError};
-use crate::kernel::sys::{Refusal, Stage};
+use crate::kernel::sys::{Child, Refusal, Stage};
 use rustix::io::Errno;
 
 /// Which exit status a launch that failed has.
@@ -66,7 +66,12 @@ impl From<KernelError> for LaunchError {
 }
 
 /// What a fatal step of the new process means.
-pub(super) fn not_started(fatal: &Refusal, program: &std::ffi::OsStr, user: Option<&User>) -> LaunchError {
+pub(super) fn not_started(
+    fatal: &Refusal,
+    program: &std::ffi::OsStr,
+    user: Option<&User>,
+    child: &Child,
+) -> LaunchError {
     let shown = crate::text::escape(&program.to_string_lossy());
     let reason = std::io::Error::from(fatal.errno);
     match (fatal.stage, fatal.errno) {
@@ -79,6 +84,16 @@ pub(super) fn not_started(fatal: &Refusal, program: &std::ffi::OsStr, user: Opti
                 "check the spelling, and PATH".into()
             }),
         },
+        (Stage::Directory, _) => {
+            let directory = child.directory.as_deref().unwrap_or_default();
+            LaunchError::new(
+                format!(
+                    "cannot run `{shown}` in {}: {reason}",
+                    crate::text::escape(&directory.to_string_lossy())
+                ),
+                "name a directory that its user may enter",
+            )
+        }
         (Stage::Exec, _) => LaunchError {
             kind: FailureKind::NotExecutable,
             message: format!("cannot run `{shown}`: {reason}"),

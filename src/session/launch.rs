@@ -22,6 +22,7 @@ use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::{Promise, Receipt};
 use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::time::Instant;
 
 pub use super::failure::{FailureKind, LaunchError};
@@ -60,6 +61,12 @@ pub struct Request<'a> {
     pub on_start: Option<&'a dyn Fn(i32)>,
     /// Start nothing where something declared cannot be enforced.
     pub require_limits: bool,
+    /// The command's environment; `None` is the caller's.
+    pub env: Option<Vec<(OsString, OsString)>>,
+    /// The directory that the command starts in; `None` is the caller's.
+    pub directory: Option<PathBuf>,
+    /// The caller is a program with children of its own beside this session.
+    pub embedded: bool,
 }
 
 impl<'a> Request<'a> {
@@ -81,6 +88,9 @@ impl<'a> Request<'a> {
             signals: None,
             on_start: None,
             require_limits: false,
+            env: None,
+            directory: None,
+            embedded: true,
         }
     }
 }
@@ -160,6 +170,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         pid_start: None,
         started: now(),
         detached: request.detached,
+        embedded: request.embedded,
         unconfined: prepared
             .receipt
             .unconfined()
@@ -220,7 +231,7 @@ impl Start<'_> {
             KernelError::new(Doing::Place, path, errno)
         })?;
         if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
-            let error = not_started(fatal, self.program, self.user);
+            let error = not_started(fatal, self.program, self.user, self.child);
             let _ = rustix::process::waitid(
                 rustix::process::WaitId::PidFd(spawned.pidfd.as_fd()),
                 rustix::process::WaitIdOptions::EXITED,
@@ -276,7 +287,7 @@ pub fn launch_exec(request: Request<'_>, place: &Place, tell: &dyn Fn(&str)) -> 
     // The lock ends with this program, but the group is populated from here on.
     let refusals = sys::replace(&child);
     let error = match refusals.iter().find(|r| r.fatal) {
-        Some(fatal) => not_started(fatal, &request.argv[0], request.user.as_ref()),
+        Some(fatal) => not_started(fatal, &request.argv[0], request.user.as_ref(), &child),
         None => LaunchError::new(
             "the command could not be executed",
             "`cgmgr doctor` shows what this host can do",

@@ -1,9 +1,10 @@
 //! One confined run of a command, from its name's reservation to its group's removal.
 //!
 //! [`launch`] prepares the group and starts the command in it; [`supervise`] stays outside the group, keeps the
-//! terminal right, and reads the counters when it ends; [`verdict`] folds them into what happened; [`tell`] puts that
+//! terminal right, and has [`account`] read the counters when it ends; [`verdict`] folds them into what happened; [`tell`] puts that
 //! into words. The last two are pure.
 
+pub mod account;
 pub mod adopt;
 pub mod allowance;
 mod child;

@@ -71,6 +71,9 @@ pub struct Record {
     pub pid_start: Option<u64>,
     /// When it began: seconds since 1970.
     pub started: u64,
+    /// The process in charge is a program with children of its own: what descends from it is not the session.
+    #[serde(default)]
+    pub embedded: bool,
     /// Whether it was detached: then its record stays for `cgmgr wait`.
     #[serde(default)]
     pub detached: bool,

@@ -299,13 +299,17 @@ pub fn process_sessions(registry: &Registry) -> Vec<SessionView> {
             }
             continue;
         }
-        let tasks = process::descendants(record.supervisor).len() as u64;
+        let tasks = match record.pid.filter(|_| record.embedded) {
+            Some(pid) if process::start_time(pid) == record.pid_start => 1 + process::descendants(pid).len(),
+            Some(_) => 0,
+            None => process::descendants(record.supervisor).len(),
+        };
         found.push(SessionView {
             state: State::Running,
             status: None,
             usage: Use {
                 pids: Pids {
-                    current: Some(tasks),
+                    current: Some(tasks as u64),
                     max: None,
                 },
                 ..Use::default()

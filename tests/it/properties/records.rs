@@ -66,12 +66,12 @@ fn record() -> impl Strategy<Value = Record> {
         any::<Option<u64>>(),
         any::<u64>(),
     );
-    let end = (any::<bool>(), any::<Option<u8>>());
+    let end = (any::<bool>(), any::<bool>(), any::<Option<u8>>());
     (texts, process, end, words(), words(), words()).prop_map(
         |(
             (name, backend, role),
             (supervisor, pid, pid_start, started),
-            (detached, status),
+            (detached, embedded, status),
             command,
             story,
             unconfined,
@@ -85,6 +85,7 @@ fn record() -> impl Strategy<Value = Record> {
                 pid,
                 pid_start,
                 started,
+                embedded,
                 detached,
                 status,
                 story,

@@ -1,0 +1,194 @@
+//! The hierarchy and the registries as they are, and how a session is found by its name.
+
+use super::error::Error;
+use crate::host::{Base, Host};
+use crate::kernel::{Group, Tree, base};
+use crate::path::{GroupPath, SessionName};
+use crate::plan::receipt::Backend;
+use crate::role::distance;
+use crate::session::registry::{PROCESS_SCOPE, Record, Registry, base_scope};
+use std::ffi::OsStr;
+
+/// What there is to look at. Nothing of it is made by looking.
+pub struct Look {
+    /// The host.
+    pub host: Host,
+    /// The backend in force.
+    pub backend: Backend,
+    /// The hierarchy, where one can be read.
+    pub tree: Option<Tree>,
+    /// Where cgmgr's part of it stands: this user's, else what somebody else keeps and everybody can read.
+    pub base: Option<Base>,
+    /// The registry of the sessions below the base.
+    pub registry: Option<Registry>,
+    /// The registry of the sessions without a group.
+    pub process: Option<Registry>,
+}
+
+/// A session that was found by its name.
+pub enum Found {
+    /// One with a group.
+    Group {
+        /// Its group.
+        group: Group,
+        /// Where that is.
+        path: GroupPath,
+        /// The registry it is in; `None` where it is closed to this user.
+        registry: Option<Registry>,
+    },
+    /// One of the process backend that runs.
+    Process {
+        /// What is known of it.
+        record: Record,
+        /// The registry it is in.
+        registry: Registry,
+    },
+    /// One that has ended, or whose group is yet to be made or just removed: only a record is left.
+    Recorded {
+        /// What is known of it.
+        record: Record,
+        /// The registry it is in.
+        registry: Registry,
+    },
+}
+
+impl Look {
+    /// Looks at this machine through `backend`. With `others` also at what somebody else keeps and everybody can read,
+    /// where this user has no place of his own.
+    ///
+    /// # Errors
+    ///
+    /// The hierarchy cannot be opened.
+    pub fn at(host: Host, backend: Backend, others: bool) -> Result<Self, Error> {
+        let tree = host.hierarchy.mount().map(|m| Tree::open(&m.point)).transpose()?;
+        let base = match (&host.base, backend, &tree) {
+            (Ok(base), Backend::Cgroupfs, _) => Some(base.clone()),
+            (Err(_), Backend::Process, Some(tree)) if others => base::readable(tree),
+            _ => None,
+        };
+        let registry = match (&tree, &base) {
+            (Some(tree), Some(base)) => {
+                let id = tree.group(&base.group).and_then(|g| g.id()).ok();
+                id.and_then(|id| Registry::find(&base_scope(base, id)))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            host,
+            backend,
+            tree,
+            base,
+            registry,
+            process: Registry::find(PROCESS_SCOPE),
+        })
+    }
+
+    /// The session that `name` names.
+    ///
+    /// # Errors
+    ///
+    /// There is none; names that could be meant are in the remedy.
+    pub fn find(&self, name: &OsStr) -> Result<(SessionName, Found), Error> {
+        let text = name.to_string_lossy();
+        let name =
+            SessionName::new(&text).map_err(|why| Error::failed(why, "`cgmgr status` lists the sessions"))?;
+        if let (Some(tree), Some(base)) = (&self.tree, &self.base) {
+            let path = base.sessions.join(&name.directory());
+            if let Some(group) = tree.find(&path)? {
+                let registry = self.registry.clone();
+                return Ok((
+                    name,
+                    Found::Group {
+                        group,
+                        path,
+                        registry,
+                    },
+                ));
+            }
+        }
+        for (registry, has_group) in [(&self.registry, true), (&self.process, false)] {
+            let Some(registry) = registry else { continue };
+            let attended = registry.is_attended(&name);
+            let Some(record) = registry.read(&name) else {
+                continue;
+            };
+            let registry = registry.clone();
+            if attended && !has_group {
+                return Ok((name, Found::Process { record, registry }));
+            }
+            if attended || record.detached {
+                return Ok((name, Found::Recorded { record, registry }));
+            }
+        }
+        Err(self.unknown(&name))
+    }
+
+    fn unknown(&self, name: &SessionName) -> Error {
+        let all = self.names();
+        let near = near(name.as_str(), &all);
+        let help = match (near.is_empty(), all.is_empty()) {
+            (false, _) => format!("did you mean {}?", near.join(", ")),
+            (true, true) => "there are no sessions; `cgmgr run` starts one".to_owned(),
+            (true, false) => "`cgmgr status` lists the sessions".to_owned(),
+        };
+        Error::failed(format!("there is no session {name}"), help)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        if let (Some(tree), Some(base)) = (&self.tree, &self.base)
+            && let Ok(Some(parent)) = tree.find(&base.sessions)
+        {
+            let children = parent.children().unwrap_or_default();
+            names.extend(
+                children
+                    .iter()
+                    .filter_map(|d| SessionName::of_directory(d))
+                    .map(|n| n.to_string()),
+            );
+        }
+        for registry in [&self.registry, &self.process].into_iter().flatten() {
+            names.extend(
+                registry
+                    .names()
+                    .unwrap_or_default()
+                    .iter()
+                    .map(ToString::to_string),
+            );
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// Up to five of `all` that could be meant by `typed`, the nearest first.
+fn near(typed: &str, all: &[String]) -> Vec<String> {
+    let most = (typed.chars().count() / 3).max(1);
+    let mut ranked: Vec<(usize, &String)> = all
+        .iter()
+        .filter_map(|name| {
+            let far = distance(&typed.to_ascii_lowercase(), &name.to_ascii_lowercase());
+            let begins = name.starts_with(typed) || typed.starts_with(name.as_str());
+            (far <= most || begins).then_some((far, name))
+        })
+        .collect();
+    ranked.sort();
+    ranked.into_iter().take(5).map(|(_, name)| name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_meant() {
+        let all: Vec<String> = ["rust-1", "rust-2", "node-1", "rust-11"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(near("rsut-1", &all), ["rust-1", "rust-11", "rust-2"]);
+        assert_eq!(near("node", &all), ["node-1"]);
+        assert!(near("python", &all).is_empty());
+        assert!(near("x", &[]).is_empty());
+    }
+}
