@@ -7,7 +7,7 @@ use crate::path::GroupPath;
 use crate::plan::receipt::Backend;
 use crate::plan::step::Notice;
 use crate::session::launch::Place;
-use crate::workspace::{Error, ErrorKind};
+use crate::workspace::{self, Error, ErrorKind, group_named};
 use clap::ColorChoice;
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -104,15 +104,7 @@ pub fn named_base(global: &Global) -> Result<Option<GroupPath>, CommandError> {
     let Some(text) = &global.cgroup_root else {
         return Ok(None);
     };
-    // A path as it is seen in the file system means the same group.
-    let within = match probe::hierarchy().mount() {
-        Some(mount) => text
-            .strip_prefix(mount.point.as_str())
-            .filter(|rest| rest.is_empty() || rest.starts_with('/')),
-        None => None,
-    };
-    let within = within.map(|rest| if rest.is_empty() { "/" } else { rest });
-    GroupPath::new(within.unwrap_or(text)).map(Some).ok_or_else(|| {
+    group_named(text).map(Some).ok_or_else(|| {
         CommandError::usage(
             format!(
                 "--cgroup-root `{}` is not a group's path",
@@ -126,24 +118,12 @@ pub fn named_base(global: &Global) -> Result<Option<GroupPath>, CommandError> {
 /// The host and the backend in force.
 pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
     let host = probe::host(named_base(global)?.as_ref());
-    let backend = match (global.backend, &host.base) {
-        (BackendChoice::Process, _) => Backend::Process,
-        // Without limits goes what this host cannot limit, and nothing else.
-        (BackendChoice::Auto, Err(none)) if none.unclear => {
-            return Err(CommandError::failed(
-                format!("cannot tell what this host can enforce: {}", none.why),
-                &none.fix,
-            ));
-        }
-        (BackendChoice::Auto, Err(_)) if global.cgroup_root.is_none() => Backend::Process,
-        (BackendChoice::Auto | BackendChoice::Cgroupfs, Ok(_)) => Backend::Cgroupfs,
-        (BackendChoice::Auto | BackendChoice::Cgroupfs, Err(none)) => {
-            return Err(CommandError::failed(
-                format!("the cgroupfs backend cannot be used: {}", none.why),
-                &none.fix,
-            ));
-        }
+    let chosen = match global.backend {
+        BackendChoice::Auto => None,
+        BackendChoice::Cgroupfs => Some(Backend::Cgroupfs),
+        BackendChoice::Process => Some(Backend::Process),
     };
+    let backend = workspace::backend(&host, chosen, global.cgroup_root.is_some())?;
     Ok((host, backend))
 }
 

@@ -318,16 +318,7 @@ fn story(ready: &Ready<'_>, running: &Running, ended: &Ended) -> Vec<String> {
         memory_max_from: &memory_max_from,
         memory_max: ready.memory_max(),
     };
-    let mut story = Vec::new();
-    if let Some(oom) = &ended.oom {
-        story.push(tell::oom_at_end(&about, ended, oom));
-    }
-    if ended.oom_unknown {
-        story.push(format!(
-            "{name}: its group was removed by somebody else: whether it was OOM-killed is not known"
-        ));
-    }
-    story.extend(ended.warnings.iter().map(|w| format!("{name}: {w}")));
+    let mut story = tell::story(&about, ended);
     if !ended.left.is_empty() && !ready.args.quiet {
         story.push(tell::left_over(&about, &ended.left, running.group.is_some()));
     }

@@ -22,6 +22,7 @@ mod moving;
 pub mod place;
 mod prepare;
 mod promise;
+pub mod protect;
 pub mod registry;
 pub mod relimit;
 pub mod selftest;

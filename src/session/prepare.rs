@@ -11,7 +11,7 @@ use crate::backend::cgroupfs::Cgroupfs;
 use crate::host::Base;
 use crate::kernel::sys::{self, Child};
 use crate::kernel::{Group, Tree, process, survey};
-use crate::limits::{Part, Priorities};
+use crate::limits::{Part, Priorities, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply;
 use crate::plan::equal::same;
@@ -167,7 +167,7 @@ pub(super) fn in_group<'a>(
     // This launch holds the session's lock itself: undoing needs no further one.
     let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &|_| Some(Box::new(())));
     let mut warnings = Vec::new();
-    let parent = ready_parent(request, place, tree, base, &mut warnings)?;
+    let parent = ready_parent(request.settings, place, tree, base, &mut warnings)?;
     let (name, lock) = reserve(request, place, Some(&parent))?;
     let mut lacking: Vec<&str> = Vec::new();
     let expected = session_plan::limits(request.settings)
@@ -241,8 +241,8 @@ pub(super) fn in_group<'a>(
 }
 
 /// The parent of session groups, made if it is missing: from the role, whose `[agent]` and `[workloads]` then hold.
-fn ready_parent(
-    request: &Request<'_>,
+pub(super) fn ready_parent(
+    settings: &Settings,
     place: &Place,
     tree: &Tree,
     base: &Base,
@@ -252,7 +252,7 @@ fn ready_parent(
         let enabled = parent.get("cgroup.subtree_control")?.unwrap_or_default();
         let missing = |c: &crate::limits::Controller| !enabled.split(' ').any(|e| e == c.name());
         if !hierarchy::wanted(base).iter().any(missing) {
-            differing_ceiling(request, place, tree, base, warnings);
+            differing_ceiling(settings, place, tree, base, warnings);
             return Ok(parent);
         }
     }
@@ -260,8 +260,8 @@ fn ready_parent(
     let found = survey::survey(tree, base, &|name| place.registry.is_attended(name))?;
     let wanted = apply::Wanted {
         role: "",
-        settings: request.settings,
-        session_settings: &|_| request.settings.clone(),
+        settings,
+        session_settings: &|_| settings.clone(),
         force: false,
     };
     let plan = if base.slices_are_systemds() {
@@ -285,14 +285,13 @@ fn ready_parent(
 
 /// Only `apply` changes slices; a role that declares another ceiling than the one in force is told so.
 fn differing_ceiling(
-    request: &Request<'_>,
+    settings: &Settings,
     place: &Place,
     tree: &Tree,
     base: &Base,
     warnings: &mut Vec<String>,
 ) {
-    let declared: Vec<_> = request
-        .settings
+    let declared: Vec<_> = settings
         .part(Part::Workloads)
         .filter(|s| s.value.is_some() && s.knob.file.is_some())
         .collect();

@@ -1,7 +1,7 @@
 //! What a user must know about a session's end, in words. Pure.
 #![deny(clippy::disallowed_methods)]
 
-use super::supervise::Ended;
+use super::account::Ended;
 use super::verdict::{Cause, Exit, Oom};
 use crate::kernel::kmsg::Victim;
 use crate::plan::receipt::Receipt;
@@ -165,6 +165,22 @@ pub fn left_over(about: &About<'_>, left: &[(i32, String)], has_group: bool) -> 
         "{session}: the command has ended and {what} on: {}{more}. {help}",
         names.join(", ")
     )
+}
+
+/// What must be said about a session's end, whoever asks.
+pub fn story(about: &About<'_>, ended: &Ended) -> Vec<String> {
+    let session = about.session;
+    let mut story = Vec::new();
+    if let Some(oom) = &ended.oom {
+        story.push(oom_at_end(about, ended, oom));
+    }
+    if ended.oom_unknown {
+        story.push(format!(
+            "{session}: its group was removed by somebody else: whether it was OOM-killed is not known"
+        ));
+    }
+    story.extend(ended.warnings.iter().map(|w| format!("{session}: {w}")));
+    story
 }
 
 /// One line with what a session used (`--summary`).

@@ -236,7 +236,7 @@ pub fn one(key: &str, typed: &str, machine: &Machine) -> Result<Asked, Error> {
 }
 
 /// The knob of a session that is called so, with hyphens or without.
-fn knob(key: &str) -> Result<&'static Knob, Error> {
+pub(super) fn knob(key: &str) -> Result<&'static Knob, Error> {
     let name = key.replace('-', "_");
     if let Some(id) = KnobId::from_key(&name)
         && id.knob().part == Part::Session
