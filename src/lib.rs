@@ -13,7 +13,7 @@
 //!                                 └── host facts, current state   values, made by kernel::probe and kernel::survey
 //!
 //! session: launch ─► supervise ─► verdict ─► tell                 one run of a command, from name to removal
-//! cli: what is typed and what is shown
+//! workspace: sessions for programs that embed cgmgr            cli: what is typed and what is shown
 //! ```
 //!
 //! Each module uses only those above it in this table (`tests/it/layers.rs` holds it to that):
@@ -31,6 +31,7 @@
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
 //! | [`doctor`] | findings about a host, from facts | do I/O |
+//! | [`workspace`] | the face for programs that embed cgmgr; what it and the command line share | print |
 //! | [`cli`] | the command line; the only one that prints | exit |
 //!
 //! Beside a launch there are two other ways into a session: [`session::enter`] starts a further command in one that lives,
@@ -52,25 +53,22 @@
 //!
 //! # Embedding
 //!
-//! Without the `cli` feature the crate builds without clap. An embedding program that has no rights to cgroups uses
-//! the [process backend](plan::receipt::Backend), which is the default of that type and needs no set-up at all:
+//! A program that embeds cgmgr uses [`workspace`], and needs nothing else: `cgmgr = { version = "0.1", default-features =
+//! false }` builds without clap. The example `examples/embed.rs` is a small agent.
 //!
 //! ```
-//! use cgmgr::kernel::probe;
-//! use cgmgr::path::SessionName;
-//! use cgmgr::plan::receipt::Backend;
-//! use cgmgr::role::{Overrides, Role};
-//! use cgmgr::session::launch::{Place, Request, launch};
-//! use rustix::process::{WaitId, WaitIdOptions, waitid};
+//! use cgmgr::workspace::{Command, Limits, Workspace};
 //!
-//! # fn main() -> Result<(), String> {
-//! let place = Place::open(probe::host(None), Backend::default()).map_err(|e| e.message)?;
-//! let (role, _warnings) = Role::without_file(&Overrides::default(), &place.host.machine).map_err(|_| "bad limits")?;
-//! let stem = SessionName::new("demo")?;
-//! let running = launch(Request::new(stem, &role.settings, vec!["true".into()]), &place).map_err(|e| e.message)?;
-//! let ended = waitid(WaitId::PidFd(rustix::fd::AsFd::as_fd(&running.spawned.pidfd)), WaitIdOptions::EXITED);
-//! assert_eq!(ended.ok().flatten().and_then(|status| status.exit_status()), Some(0));
-//! place.registry.forget(&running.name);
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # // Tests change nothing of the machine that they run on.
+//! # let workspace = Workspace::without_groups()?;
+//! # /*
+//! let workspace = Workspace::open()?; // groups where this process may make them
+//! # */
+//! let role = workspace.role(&Limits::new().memory_max("8 GiB").pids("500"))?;
+//! let mut session = workspace.session(&role).spawn(Command::new("true"))?;
+//! let ended = session.wait();
+//! assert!(ended.success() && !ended.was_oom_killed(), "{ended}");
 //! # Ok(())
 //! # }
 //! ```

@@ -36,7 +36,7 @@ pub fn set(args: &SetArgs, global: &Global) -> Outcome {
     }
     if args.dry_run {
         if !args.json {
-            print_plan(&plan, tree.mount())?;
+            print_plan(plan, tree.mount())?;
         }
         return Ok(u8::from(!plan.refusals.is_empty()));
     }

@@ -6,3 +6,4 @@ mod properties;
 mod readme;
 mod roles;
 mod schema;
+mod workspace;

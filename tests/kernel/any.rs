@@ -11,6 +11,7 @@ mod exhausted;
 mod fates;
 mod input;
 mod killed;
+mod library;
 mod limits;
 mod live;
 mod names;

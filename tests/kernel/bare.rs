@@ -3,6 +3,7 @@
 mod apply;
 mod converge;
 mod delegated;
+mod protect;
 mod selftests;
 
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod boundary;
+mod protect;
 mod readme;
 mod slices;
 mod unread;

@@ -50,6 +50,11 @@ pub fn test_binary(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// Builds an example program, of the library that tests are built with.
+pub fn example(name: &str) -> Result<PathBuf> {
+    executable(&["build", "--package", "cgmgr", "--example", name], &TESTED, name)
+}
+
 /// Builds a benchmark, as optimised as the `cgmgr` command.
 pub fn bench_binary(name: &str) -> Result<PathBuf> {
     executable(

@@ -105,6 +105,7 @@ fn fuzzed() -> Tally {
 struct Built {
     kernel: PathBuf,
     payload: PathBuf,
+    embed: PathBuf,
     cgmgr: PathBuf,
     /// The Debian package, where a test that is to run installs it.
     deb: Option<Vec<u8>>,
@@ -120,6 +121,7 @@ fn kernel(arguments: &Arguments) -> Result<Tally> {
     let mut built = Built {
         kernel: cargo::test_binary("kernel")?,
         payload: cargo::test_binary("payload")?,
+        embed: cargo::example("embed")?,
         cgmgr: cargo::cgmgr(false)?,
         deb: None,
     };
@@ -265,6 +267,7 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &built.cgmgr, guest.distro)?;
     glibc::add_program(&mut payload, "lab/kernel", &built.kernel, guest.distro)?;
     glibc::add_program(&mut payload, "lab/payload", &built.payload, guest.distro)?;
+    glibc::add_program(&mut payload, "lab/embed", &built.embed, guest.distro)?;
     demo::add_trees(&mut payload)?;
     if let Some(deb) = &built.deb {
         payload.bytes("lab/cgmgr.deb", deb, 0o644)?;
@@ -276,7 +279,8 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     };
     let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
     let script = format!(
-        "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_DEB=/lab/cgmgr.deb exec /lab/kernel --test-threads=1 {ignored}--exact {}",
+        "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_EMBED=/lab/embed CGMGR_DEB=/lab/cgmgr.deb exec /lab/kernel \
+         --test-threads=1 {ignored}--exact {}",
         words.join(" ")
     );
     let mut tally = Tally::default();
@@ -336,6 +340,7 @@ fn on_host(built: &Built, tests: &[String], arguments: &Arguments) -> Result<Tal
     command.env("CGMGR_LAB_MODE", mode.name());
     command.env("CGMGR_BIN", &built.cgmgr);
     command.env("CGMGR_PAYLOAD", &built.payload);
+    command.env("CGMGR_EMBED", &built.embed);
     command.env("CGMGR_EXAMPLES", cargo::root().join("examples"));
     command.env("CGMGR_SYSTEMD", cargo::root().join("systemd"));
     count(&mut command, "kernel")
