@@ -3,6 +3,7 @@
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio::{stderr as own_stderr, stdin as own_stdin, stdout as own_stdout};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -173,11 +174,11 @@ impl Command {
             return Ok((None, ends));
         }
         let [stdin, stdout, stderr] = self.stdio;
-        let (input, end) = stream(stdin, &rustix::stdio::stdin(), false)?;
+        let (input, end) = stream(stdin, &own_stdin(), false)?;
         ends.stdin = end.map(ChildStdin::from);
-        let (output, end) = stream(stdout, &rustix::stdio::stdout(), true)?;
+        let (output, end) = stream(stdout, &own_stdout(), true)?;
         ends.stdout = end.map(ChildStdout::from);
-        let (errors, end) = stream(stderr, &rustix::stdio::stderr(), true)?;
+        let (errors, end) = stream(stderr, &own_stderr(), true)?;
         ends.stderr = end.map(ChildStderr::from);
         Ok((Some([input, output, errors]), ends))
     }

@@ -29,11 +29,12 @@ fn machines() -> [Machine; 4] {
     ]
 }
 
-/// Every file of examples/. Tests run in the package's directory.
+/// Every role of examples/. Tests run in the package's directory.
 pub(crate) fn examples() -> Vec<PathBuf> {
     let files = std::fs::read_dir("examples").expect("the examples are beside Cargo.toml");
     let mut files: Vec<_> = files
         .map(|file| file.expect("a directory entry").path())
+        .filter(|path| path.to_string_lossy().ends_with(".role.toml"))
         .collect();
     files.sort();
     assert!(files.len() >= 8, "{files:?}");
