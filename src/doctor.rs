@@ -7,7 +7,7 @@ use crate::plan::hierarchy;
 use crate::plan::receipt::{Backend, Outcome, predict};
 use crate::plan::step::Notice;
 use crate::session::selftest::{FEATURES, Tested};
-use crate::text::bytes;
+use crate::text::{bytes, count};
 use serde::Serialize;
 
 /// What is known of the machine.
@@ -41,6 +41,30 @@ pub struct Facts {
     pub priority_problems: Vec<String>,
     /// The placement self-test.
     pub self_test: SelfTest,
+    /// The host's policy.
+    pub policy: Policy,
+}
+
+/// The operator's policy for this host (/etc/cgmgr/host.toml).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// There is none: everything is allowed.
+    #[default]
+    None,
+    /// It caps so many knobs.
+    Caps {
+        /// Its file.
+        file: String,
+        /// How many knobs it has a word on.
+        knobs: usize,
+    },
+    /// It cannot be read, or has mistakes: nothing that uses limits goes on.
+    Bad {
+        /// Its file.
+        file: String,
+        /// The first mistake.
+        why: String,
+    },
 }
 
 /// How the placement self-test went.
@@ -169,6 +193,7 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     kernel(&mut all, facts);
     memory(&mut all, facts);
     disks(&mut all, facts);
+    policy(&mut all, facts);
     promises(&mut all, facts);
     priorities(&mut all, facts);
     all
@@ -514,6 +539,28 @@ fn disks(all: &mut Vec<Finding>, facts: &Facts) {
     }
 }
 
+fn policy(all: &mut Vec<Finding>, facts: &Facts) {
+    match &facts.policy {
+        Policy::None => {}
+        Policy::Caps { file, knobs } => say(
+            all,
+            "host_policy",
+            Level::Ok,
+            format!(
+                "the host's policy {file} caps {}",
+                count(*knobs as u64, "knob", "knobs")
+            ),
+        ),
+        Policy::Bad { file, why } => say_fix(
+            all,
+            "host_policy_bad",
+            Level::Problem,
+            format!("the host's policy {file} is not valid, so that nothing that uses limits goes on: {why}"),
+            format!("`cgmgr check --host-policy {file}` shows every mistake"),
+        ),
+    }
+}
+
 fn promises(all: &mut Vec<Finding>, facts: &Facts) {
     if facts.backend != Backend::Cgroupfs {
         return;
@@ -623,6 +670,7 @@ mod tests {
                 features: FEATURES.to_vec(),
                 ..Tested::default()
             }),
+            policy: Policy::None,
         }
     }
 
@@ -774,6 +822,22 @@ mod tests {
             ..mount()
         });
         assert!(!ids(&facts).contains(&"no_recursiveprot") && ids(&facts).contains(&"container_view"));
+    }
+
+    #[test]
+    fn a_bad_policy_is_a_problem() {
+        let mut facts = healthy();
+        let file = || "/etc/cgmgr/host.toml".to_owned();
+        facts.policy = Policy::Caps {
+            file: file(),
+            knobs: 1,
+        };
+        assert!(ids(&facts).contains(&"host_policy") && can_enforce(&facts));
+        facts.policy = Policy::Bad {
+            file: file(),
+            why: "unknown key".into(),
+        };
+        assert!(ids(&facts).contains(&"host_policy_bad") && !can_enforce(&facts));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::args::{BackendChoice, Global, JsonArgs};
 use super::context::{self, Outcome, print_json};
 use crate::backend::slices;
-use crate::doctor::{self, Facts, Finding, KnobState, Level, SelfTest};
+use crate::doctor::{self, Facts, Finding, KnobState, Level, Policy, SelfTest};
+use crate::files;
 use crate::host::Host;
 use crate::kernel::counters::parse_limit;
 use crate::kernel::kmsg::KernelLog;
@@ -17,6 +18,7 @@ use crate::session::selftest;
 use crate::text::{bytes, escape};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Runs the command. Exit status 1: limits cannot be enforced here.
 pub fn doctor(args: &JsonArgs, global: &Global) -> Outcome {
@@ -41,6 +43,7 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
     };
     let tree = host.hierarchy.mount().and_then(|m| Tree::open(&m.point).ok());
     let mut facts = Facts {
+        policy: policy(&host, global),
         options: probe::mount_options(),
         backend,
         chosen: global.backend != BackendChoice::Auto,
@@ -64,6 +67,22 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
         in_tree(&mut facts, host, tree);
     }
     Ok(facts)
+}
+
+fn policy(host: &Host, global: &Global) -> Policy {
+    let named = global.host_policy.as_deref();
+    let file = escape(&named.unwrap_or(Path::new(files::POLICY_PLACE)).to_string_lossy());
+    match files::policy(named, &host.machine) {
+        Ok(None) => Policy::None,
+        Ok(Some(policy)) => Policy::Caps {
+            file,
+            knobs: policy.len(),
+        },
+        Err(mistakes) => Policy::Bad {
+            file,
+            why: mistakes.first().map_or_else(String::new, |m| escape(&m.message)),
+        },
+    }
 }
 
 /// What can be seen, and tried, where there is a base.

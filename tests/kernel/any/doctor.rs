@@ -286,3 +286,16 @@ fn doctors_text_has_what_its_json_has() {
     }
     assert!(flat.contains("Limits can be enforced"), "{text}");
 }
+
+#[test]
+fn doctor_says_what_the_hosts_policy_does() {
+    let lab = Lab::new();
+    doctor(&[]).has_no("host_policy");
+    let good = lab.file("host.toml", "[limits]\nmemory_max = \"1 GiB\"\npids = 100\n");
+    let said = doctor(&["--host-policy", &good]);
+    assert!(said.has("host_policy", "ok").contains("caps 2 knobs"));
+    let bad = lab.file("bad.toml", "[limits]\nmemory_mx = 1\n");
+    let said = doctor(&["--host-policy", &bad]);
+    assert!(said.has("host_policy_bad", "problem").contains("memory_mx"));
+    assert!(!said.enforces);
+}
