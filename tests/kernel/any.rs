@@ -19,6 +19,7 @@ mod obstacles;
 mod oracle;
 mod package;
 mod placement;
+mod predecessors;
 mod priorities;
 mod refused;
 mod removed;
