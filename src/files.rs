@@ -274,14 +274,7 @@ mod tests {
         let dir = Dir::new("extends");
         dir.file("base.toml", b"[runtime.limits]\npids = 64\n");
         let path = dir.file("rust.role.toml", b"[role]\nextends = \"base.toml\"\n");
-        let machine = Machine {
-            mem_total: 1 << 34,
-            swap_total: 0,
-            page_size: 4096,
-            cpus: 4,
-            pid_max: 32768,
-            threads_max: 32768,
-        };
+        let machine = Machine::plain(1 << 34);
         let resolved = resolve(&path, &machine, &Overrides::default(), &|_| None).expect("a readable file");
         let (role, warnings) = resolved.expect("a good role");
         assert_eq!(

@@ -31,6 +31,21 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+impl Machine {
+    /// A small machine without swap, for tests to which only its memory matters.
+    pub(crate) fn plain(mem_total: u64) -> Machine {
+        Machine {
+            mem_total,
+            swap_total: 0,
+            page_size: 4096,
+            cpus: 4,
+            pid_max: 32_768,
+            threads_max: 32_768,
+        }
+    }
+}
+
 /// A controller of cgroup v2. `Display` is the kernel's name of it, as in `cgroup.controllers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {

@@ -253,14 +253,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn asked(all: &[(KnobId, &str)]) -> Vec<Setting> {
-        let machine = Machine {
-            mem_total: 1024 * MIB,
-            swap_total: 0,
-            page_size: 4096,
-            cpus: 2,
-            pid_max: 32768,
-            threads_max: 32768,
-        };
+        let machine = Machine::plain(1024 * MIB);
         let mut settings = Settings::none();
         for (id, text) in all {
             let value = id.knob().parse(text, &machine).unwrap();

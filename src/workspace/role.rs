@@ -169,14 +169,7 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine {
-            mem_total: 8 << 30,
-            swap_total: 0,
-            page_size: 4096,
-            cpus: 4,
-            pid_max: 32768,
-            threads_max: 32768,
-        }
+        Machine::plain(8 << 30)
     }
 
     #[test]

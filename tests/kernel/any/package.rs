@@ -57,6 +57,8 @@ fn all_paths() -> BTreeSet<String> {
 fn clean() -> (Lab, BTreeSet<String>) {
     cgmgr(&["down", "--kill"]).expect(0);
     cgmgr(&["uninstall"]).expect(0);
+    // Runtime directories of bases that earlier tests made and removed: `down` knows the one in force.
+    let _ = fs::remove_dir_all("/run/cgmgr");
     let lab = Lab::bare();
     let paths = all_paths();
     let ours = |path: &&String| path.contains("cgmgr") && !path.contains("cgmgr-lab");
