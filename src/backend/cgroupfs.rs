@@ -29,6 +29,8 @@ const KILL_DEADLINE: Duration = Duration::from_secs(60);
 const KILL_ROUND: Duration = Duration::from_millis(100);
 /// How long the cgmgr in charge of a killed session has to account for it and to remove its group.
 const PUT_AWAY: Duration = Duration::from_secs(5);
+/// How long a group may take to be gone whose files are gone already.
+const GOING: Duration = Duration::from_secs(5);
 /// How often a long wait is told.
 pub const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -346,7 +348,7 @@ impl<'a> Cgroupfs<'a> {
             before: before.lines().next().unwrap_or("").to_owned(),
         });
         match self.write(path, knob, value) {
-            Err(e) if e.is_gone() && is_session(path) && !self.is_there(path) => Ok(()),
+            Err(e) if e.is_gone() && is_session(path) && self.goes_away(path) => Ok(()),
             other => other,
         }
     }
@@ -357,6 +359,18 @@ impl<'a> Cgroupfs<'a> {
             return false;
         };
         self.open.get(path).is_none_or(|open| open.id() == now.id())
+    }
+
+    /// Whether the group is gone, or goes just now: the kernel takes a group's files away before its name.
+    fn goes_away(&self, path: &GroupPath) -> bool {
+        let begun = Instant::now();
+        while self.is_there(path) {
+            if begun.elapsed() > GOING {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 
     fn write(&mut self, path: &GroupPath, knob: KnobId, value: &str) -> Result<(), KernelError> {
