@@ -1,7 +1,7 @@
 //! The steps that make the machine as a role declares it: hierarchy, ceilings, protection, and the live sessions of
 //! that role. Applied twice, the second plan is empty.
 
-use super::equal::same;
+use super::equal::{number, same};
 use super::hierarchy;
 use super::receipt::{Backend, predict};
 use super::state::{GroupState, SessionState, Survey};
@@ -173,8 +173,6 @@ fn rises(step: &Step) -> bool {
     else {
         return false;
     };
-    // `max` is not a number: no limit, above every one.
-    let number = |text: &str| text.trim().parse::<u64>().unwrap_or(u64::MAX);
     number(value) > number(before)
 }
 

@@ -13,6 +13,11 @@ pub enum Held {
     Other,
 }
 
+/// A control file's number; no number at all (`max`) is above every one.
+pub fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(u64::MAX)
+}
+
 /// The kernel counts pages in a signed long.
 const MOST: u64 = i64::MAX as u64;
 

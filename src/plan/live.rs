@@ -1,7 +1,7 @@
 //! The steps that change the limits of one session while it runs (`cgmgr set`).
 
 use super::apply::order;
-use super::equal::same;
+use super::equal::{number, same};
 use super::state::GroupState;
 use super::step::{Notice, Plan, Step};
 use crate::limits::{Knob, KnobId, Setting};
@@ -89,11 +89,6 @@ pub fn not_live(knob: &Knob) -> Notice {
             "leave it out",
         ),
     }
-}
-
-/// A file's number; no number at all (`max`) is above every one.
-fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or(u64::MAX)
 }
 
 fn held(session: &Session<'_>, id: KnobId) -> Option<u64> {

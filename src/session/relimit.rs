@@ -10,7 +10,7 @@ use crate::kernel::deadline::Within;
 use crate::kernel::{Group, KernelError, Tree, survey};
 use crate::limits::{KnobId, Setting};
 use crate::path::GroupPath;
-use crate::plan::equal::same;
+use crate::plan::equal::{number, same};
 use crate::plan::identity::Identity;
 use crate::plan::live::{MemoryNow, lowered_below_use};
 use crate::plan::receipt::{Backend, Receipt, of_read_back, predict};
@@ -225,11 +225,6 @@ fn write_all(
             .push((*knob, before.lines().next().unwrap_or("").to_owned()));
     }
     Ok(())
-}
-
-/// A file's number; no number at all (`max`) is above every one.
-fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or(u64::MAX)
 }
 
 /// Whether a lower value makes the writer itself take memory back.
