@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("text", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
@@ -14,17 +14,24 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("role", &["text", "host", "limits"]),
     ("files", &["host", "role"]),
     ("plan", &["text", "path", "host", "limits"]),
+    ("systemd", &["text", "path", "host", "limits", "plan"]),
     ("kernel", &["text", "path", "host", "limits", "plan"]),
-    ("backend", &["text", "path", "host", "limits", "plan", "kernel"]),
+    (
+        "backend",
+        &["text", "path", "host", "limits", "plan", "systemd", "kernel"],
+    ),
     (
         "session",
-        &["text", "path", "host", "limits", "plan", "kernel", "backend"],
+        &[
+            "text", "path", "host", "limits", "plan", "systemd", "kernel", "backend",
+        ],
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
     (
         "workspace",
         &[
-            "text", "path", "host", "limits", "role", "files", "plan", "kernel", "backend", "session",
+            "text", "path", "host", "limits", "role", "files", "plan", "systemd", "kernel", "backend",
+            "session",
         ],
     ),
     (
@@ -37,6 +44,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "role",
             "files",
             "plan",
+            "systemd",
             "kernel",
             "backend",
             "session",

@@ -1,0 +1,13 @@
+//! systemd, asked over D-Bus: units, their properties, and the jobs that change them.
+//!
+//! On a systemd machine the tree belongs to systemd: what is written behind its back is undone. This module says what
+//! systemd is to do and waits until that is done; what the kernel then holds is read from the kernel by the others.
+//! No other program (`systemctl`, `systemd-run`) is started for any of it.
+
+pub mod bus;
+mod error;
+pub mod property;
+
+pub use bus::{Manager, Systemd};
+pub use error::{BusError, Reason};
+pub use property::{Property, Value};
