@@ -344,6 +344,7 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
         let fix = match base.kind {
             BaseKind::Root => "boot without cgroup_disable= and cgroup_no_v1= for them".to_owned(),
             BaseKind::SessionsUnit => "systemctl restart cgmgr-sessions, when no session runs".to_owned(),
+            BaseKind::Scopes(_) => "boot without cgroup_disable= for them".to_owned(),
             BaseKind::Namespace | BaseKind::Delegated => {
                 format!(
                     "have them enabled in cgroup.subtree_control of every group above {}",
@@ -451,7 +452,7 @@ fn kernel(all: &mut Vec<Finding>, facts: &Facts) {
 }
 
 fn memory(all: &mut Vec<Finding>, facts: &Facts) {
-    if facts.backend != Backend::Cgroupfs {
+    if !facts.backend.has_groups() {
         return;
     }
     let machine = &facts.host.machine;
@@ -499,7 +500,7 @@ fn disks(all: &mut Vec<Finding>, facts: &Facts) {
         return;
     };
     let held = facts.host.base.as_ref();
-    if facts.backend != Backend::Cgroupfs || !held.is_ok_and(|b| b.controllers.contains(&Controller::Io)) {
+    if !facts.backend.has_groups() || !held.is_ok_and(|b| b.controllers.contains(&Controller::Io)) {
         return;
     }
     let all_disks = facts.host.disks.as_deref().unwrap_or_default();
@@ -562,7 +563,7 @@ fn policy(all: &mut Vec<Finding>, facts: &Facts) {
 }
 
 fn promises(all: &mut Vec<Finding>, facts: &Facts) {
-    if facts.backend != Backend::Cgroupfs {
+    if !facts.backend.has_groups() {
         return;
     }
     if facts.host.euid == 0 {
@@ -646,6 +647,7 @@ mod tests {
                 },
                 kernel: "6.12.0".into(),
                 systemd: false,
+                systemd_version: None,
                 euid: 0,
                 hierarchy: Hierarchy::Unified(mount()),
                 base: Ok(Base::below(BaseKind::Root, GroupPath::root(), controllers)),

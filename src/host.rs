@@ -2,7 +2,7 @@
 //! theirs by hand. May not do I/O.
 #![deny(clippy::disallowed_methods)]
 
-use crate::path::GroupPath;
+use crate::path::{GroupPath, SessionName};
 use std::fmt;
 
 /// Numbers of this machine that limits are relative to.
@@ -150,6 +150,25 @@ pub struct MountOptions {
     pub recursiveprot: bool,
 }
 
+/// Which systemd: the machine's, or the caller's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Manager {
+    /// The machine's: PID 1.
+    System,
+    /// The caller's own (`user@UID.service`).
+    User,
+}
+
+impl Manager {
+    /// What it is, in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::System => "systemd",
+            Self::User => "the user's systemd",
+        }
+    }
+}
+
 /// What kind of place cgmgr's hierarchy stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BaseKind {
@@ -161,6 +180,8 @@ pub enum BaseKind {
     Delegated,
     /// The static delegated unit `cgmgr-sessions.service` below systemd's workloads.slice: the slices are systemd's.
     SessionsUnit,
+    /// systemd's workloads.slice: each session is a scope of its own, which systemd makes.
+    Scopes(Manager),
 }
 
 impl BaseKind {
@@ -171,6 +192,8 @@ impl BaseKind {
             Self::Namespace => "the root of a cgroup namespace",
             Self::Delegated => "a delegated group",
             Self::SessionsUnit => "the delegated unit cgmgr-sessions.service",
+            Self::Scopes(Manager::System) => "scopes of systemd",
+            Self::Scopes(Manager::User) => "scopes of the user's systemd",
         }
     }
 }
@@ -232,9 +255,49 @@ impl Base {
         }
     }
 
+    /// The hierarchy of a systemd whose root slice is at `group`, with a scope for each session.
+    pub fn scopes(manager: Manager, group: GroupPath, controllers: Vec<Controller>) -> Self {
+        Self::below(BaseKind::Scopes(manager), group, controllers)
+    }
+
     /// Whether the slices are systemd's: then cgmgr must not write their control files.
     pub fn slices_are_systemds(&self) -> bool {
-        self.kind == BaseKind::SessionsUnit
+        matches!(self.kind, BaseKind::SessionsUnit | BaseKind::Scopes(_))
+    }
+
+    /// The systemd that makes a scope for each session, where one does.
+    pub fn scope_manager(&self) -> Option<Manager> {
+        match self.kind {
+            BaseKind::Scopes(manager) => Some(manager),
+            _ => None,
+        }
+    }
+
+    /// The session whose group, or a group below it, this is.
+    pub fn session_of(&self, group: &GroupPath) -> Option<SessionName> {
+        let groups = group.ancestors().filter(|path| self.workloads.contains(path));
+        let mut names = groups.filter(|path| self.is_sessions(path)).collect::<Vec<_>>();
+        SessionName::of_group(&names.pop()?)
+    }
+
+    /// Whether this is where the processes of a session are: a directory below the parent of sessions, or, on a systemd
+    /// machine, the leaf of a scope or a directory below the delegated unit, whichever of the two is used for new ones.
+    fn is_sessions(&self, group: &GroupPath) -> bool {
+        let Some(parent) = group.parent().filter(|_| SessionName::of_group(group).is_some()) else {
+            return false;
+        };
+        if !self.slices_are_systemds() {
+            return parent == self.sessions;
+        }
+        match group.scope() {
+            Some(scope) => scope.parent().as_ref() == Some(&self.workloads),
+            None => parent == self.delegated_unit(),
+        }
+    }
+
+    /// Where the delegated unit for sessions is on a systemd machine, if it is there.
+    pub fn delegated_unit(&self) -> GroupPath {
+        self.workloads.join(SESSIONS_UNIT)
     }
 }
 
@@ -275,6 +338,8 @@ pub struct Host {
     pub kernel: String,
     /// Whether PID 1 is systemd (sd_booted(3)).
     pub systemd: bool,
+    /// systemd's version, e.g. 257; `None` where nobody asked: only what it rounds makes it matter.
+    pub systemd_version: Option<u32>,
     /// Effective user id of the caller.
     pub euid: u32,
     /// How cgroups are set up.

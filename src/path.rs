@@ -79,6 +79,13 @@ impl GroupPath {
                 .is_some_and(|rest| rest.starts_with('/'))
     }
 
+    /// The group that holds the limits of the session whose processes are in this one: that of the scope around the leaf
+    /// `main`. `None` where they are one and the same.
+    pub fn scope(&self) -> Option<Self> {
+        let above = self.parent().filter(|_| self.name() == Some(MAIN))?;
+        SessionName::of_scope(above.name()?).map(|_| above)
+    }
+
     /// This group and all above it, the nearest first.
     pub fn ancestors(&self) -> impl Iterator<Item = GroupPath> {
         std::iter::successors(Some(self.clone()), GroupPath::parent)
@@ -93,6 +100,12 @@ impl fmt::Display for GroupPath {
 
 /// Prefix of every session's directory.
 pub const SESSION_PREFIX: &str = "cgmgr-";
+
+/// The leaf of a session's scope that holds its processes.
+pub const MAIN: &str = "main";
+
+/// The leaf of a session's scope that holds nothing but what keeps the scope open.
+pub const PIN: &str = "pin";
 
 /// Longest session name, in bytes. The kernel does not enforce NAME_MAX on groups, so cgmgr does; systemd unit names
 /// must fit in 255 with prefix and suffix.
@@ -159,6 +172,31 @@ impl SessionName {
         Self::new(directory.strip_prefix(SESSION_PREFIX)?).ok()
     }
 
+    /// The name of the session whose processes are in this group, if there is one: a directory of a session, or the leaf of
+    /// a session's scope.
+    pub fn of_group(group: &GroupPath) -> Option<Self> {
+        match group.scope() {
+            Some(scope) => Self::of_scope(scope.name()?),
+            None => Self::of_directory(group.name()?),
+        }
+    }
+
+    /// The name of the session whose scope this unit is: `cgmgr-<name>-<8 hexadecimal digits>.scope`.
+    pub fn of_scope(unit: &str) -> Option<Self> {
+        let (name, random) = unit
+            .strip_prefix(SESSION_PREFIX)?
+            .strip_suffix(".scope")?
+            .rsplit_once('-')?;
+        let is_random = random.len() == 8 && random.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_random.then(|| Self::new(name).ok()).flatten()
+    }
+
+    /// The unit of a scope of its own for this session. A unit's name cannot be used again before systemd has forgotten
+    /// the unit, so each launch has another one.
+    pub fn scope(&self, random: u32) -> String {
+        format!("{SESSION_PREFIX}{}-{random:08x}.scope", self.0)
+    }
+
     /// The session's directory: `cgmgr-<name>`. The prefix keeps it from colliding with any control file.
     pub fn directory(&self) -> String {
         format!("{SESSION_PREFIX}{}", self.0)
@@ -202,6 +240,33 @@ mod tests {
         assert_eq!(
             path.ancestors().map(|g| g.to_string()).collect::<Vec<_>>(),
             ["/a/b", "/a", "/"]
+        );
+    }
+
+    #[test]
+    fn a_scopes_leaf_is_the_sessions_group() {
+        let name = SessionName::new("a-b").unwrap();
+        let unit = name.scope(0xbeef);
+        assert_eq!(unit, "cgmgr-a-b-0000beef.scope");
+        assert_eq!(SessionName::of_scope(&unit), Some(name.clone()));
+        for other in [
+            "cgmgr-sessions.scope",
+            "cgmgr-a-xyz.scope",
+            "cgmgr-a-0000beef.service",
+            "a-0000beef.scope",
+        ] {
+            assert_eq!(SessionName::of_scope(other), None, "{other}");
+        }
+        let top = GroupPath::root().join("w.slice").join(&unit);
+        let main = top.join(MAIN);
+        assert_eq!(main.scope(), Some(top.clone()));
+        assert_eq!(SessionName::of_group(&main), Some(name.clone()));
+        assert_eq!(top.scope(), None);
+        assert_eq!(SessionName::of_group(&top.join(PIN)), None);
+        let direct = GroupPath::root().join(&name.directory());
+        assert_eq!(
+            (SessionName::of_group(&direct), direct.scope()),
+            (Some(name), None)
         );
     }
 

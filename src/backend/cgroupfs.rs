@@ -10,7 +10,7 @@
 
 use super::failure::{Failure, StepError};
 use super::journal::Undo;
-use super::slices;
+use super::{limit, slices};
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::survey::{self, ENABLED, MADE};
 use crate::kernel::{Group, Tree, process};
@@ -252,7 +252,7 @@ impl<'a> Cgroupfs<'a> {
                 if let Some(target) = self.tree.find(group)? {
                     self.killed.insert(group.clone(), target.id()?);
                     let name = group.name().unwrap_or_default();
-                    let name = SessionName::of_directory(name).map_or(name.to_owned(), |n| n.to_string());
+                    let name = SessionName::of_group(group).map_or(name.to_owned(), |n| n.to_string());
                     kill_and_tell(&target, KILL_DEADLINE, &mut |text| {
                         self.tell(&format!("{name}: {text}"));
                     })?;
@@ -260,7 +260,7 @@ impl<'a> Cgroupfs<'a> {
             }
             Step::RemoveGroup { group } => {
                 self.open.remove(group);
-                match group.name().and_then(SessionName::of_directory) {
+                match SessionName::of_group(group) {
                     Some(session) => self.remove_session(&session, group)?,
                     None => self.remove(group)?,
                 }
@@ -285,7 +285,7 @@ impl<'a> Cgroupfs<'a> {
         let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
             return Ok(());
         };
-        let is_session = SessionName::of_directory(name).is_some();
+        let is_session = SessionName::of_group(path).is_some();
         let group = match self.group(&parent)?.make_child(name) {
             // Somebody else made the slice between our look and now, or left it unmarked: two that converge at once.
             Err(e) if e.errno == Errno::EXIST && !is_session => self.tree.group(path)?,
@@ -338,7 +338,7 @@ impl<'a> Cgroupfs<'a> {
         knob: KnobId,
         value: &str,
         before: Option<&str>,
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), StepError> {
         let Some(before) = before else {
             return self.write(path, knob, value);
         };
@@ -373,15 +373,21 @@ impl<'a> Cgroupfs<'a> {
         true
     }
 
-    fn write(&mut self, path: &GroupPath, knob: KnobId, value: &str) -> Result<(), KernelError> {
+    fn write(&mut self, path: &GroupPath, knob: KnobId, value: &str) -> Result<(), StepError> {
         let page_size = self.page_size;
         let file = knob.knob().file.unwrap_or_default();
         let group = self.group(path)?;
-        let found = group.write_and_read_back(file, value)?;
+        let found = if limit::is_systemds(group, knob) {
+            limit::write(group, path, knob, value)?;
+            group.get(file)?.unwrap_or_default()
+        } else {
+            group.write_and_read_back(file, value)?
+        };
         if !same(knob.knob(), value, &found, page_size) {
             return Err(KernelError::new(Doing::ReadBack, group.file(file), Errno::INVAL)
                 .with_value(value)
-                .with_detail(format!("it holds {}", found.lines().next().unwrap_or(""))));
+                .with_detail(format!("it holds {}", found.lines().next().unwrap_or("")))
+                .into());
         }
         let found = found.lines().next().unwrap_or("").to_owned();
         self.written.push(Written {
@@ -463,7 +469,7 @@ impl<'a> Cgroupfs<'a> {
 }
 
 fn is_session(path: &GroupPath) -> bool {
-    path.name().and_then(SessionName::of_directory).is_some()
+    SessionName::of_group(path).is_some()
 }
 
 /// The controllers that are on for a group's children, as far as cgmgr knows them. Every group has this file: that it is

@@ -2,6 +2,7 @@
 
 use super::slices;
 use crate::kernel::KernelError;
+use crate::systemd::{BusError, Reason};
 use std::fmt;
 
 /// A step that failed, and what became of the ones before it.
@@ -20,6 +21,25 @@ pub enum StepError {
     Kernel(KernelError),
     /// systemd refused.
     Systemd(slices::SystemdError),
+    /// systemd refused a request over D-Bus.
+    Bus(BusError),
+}
+
+impl From<BusError> for StepError {
+    fn from(error: BusError) -> Self {
+        Self::Bus(error)
+    }
+}
+
+impl StepError {
+    /// Whether what was to be changed is gone.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Kernel(error) => error.is_gone(),
+            Self::Systemd(_) => false,
+            Self::Bus(error) => error.reason == Reason::NoSuchUnit,
+        }
+    }
 }
 
 impl From<KernelError> for StepError {
@@ -33,6 +53,7 @@ impl fmt::Display for StepError {
         match self {
             Self::Kernel(error) => error.fmt(f),
             Self::Systemd(error) => error.fmt(f),
+            Self::Bus(error) => error.fmt(f),
         }
     }
 }
@@ -43,6 +64,7 @@ impl StepError {
         match self {
             Self::Kernel(error) => error.help().to_owned(),
             Self::Systemd(error) => error.help.clone(),
+            Self::Bus(error) => error.help.clone(),
         }
     }
 }

@@ -5,5 +5,7 @@ pub mod anchor;
 pub mod cgroupfs;
 pub mod failure;
 mod journal;
+pub mod limit;
+pub mod scope;
 pub mod slices;
 pub mod units;

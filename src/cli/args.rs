@@ -102,10 +102,12 @@ pub struct Global {
 /// Who carries limits out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// cgroupfs where this process may use it, process otherwise
+    /// cgroupfs where this process may use it, a scope of systemd's where it may ask for one, process otherwise
     Auto,
     /// Files of cgroup v2
     Cgroupfs,
+    /// A transient scope of systemd for each session
+    Scope,
     /// nice, oom_score_adj, rlimits, CPU affinity
     Process,
 }

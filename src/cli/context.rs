@@ -2,7 +2,6 @@
 
 use super::args::{BackendChoice, Global};
 use crate::host::Host;
-use crate::kernel::probe;
 use crate::path::GroupPath;
 use crate::plan::receipt::Backend;
 use crate::plan::step::Notice;
@@ -63,6 +62,12 @@ impl From<crate::backend::failure::Failure> for CommandError {
     }
 }
 
+impl From<crate::backend::failure::StepError> for CommandError {
+    fn from(error: crate::backend::failure::StepError) -> Self {
+        Self::failed(&error, error.help())
+    }
+}
+
 impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         Self {
@@ -115,14 +120,20 @@ pub fn named_base(global: &Global) -> Result<Option<GroupPath>, CommandError> {
     })
 }
 
-/// The host and the backend in force.
-pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
-    let host = probe::host(named_base(global)?.as_ref());
-    let chosen = match global.backend {
+/// The backend the user asked for, if he did.
+pub fn chosen(global: &Global) -> Option<Backend> {
+    match global.backend {
         BackendChoice::Auto => None,
         BackendChoice::Cgroupfs => Some(Backend::Cgroupfs),
+        BackendChoice::Scope => Some(Backend::Scope),
         BackendChoice::Process => Some(Backend::Process),
-    };
+    }
+}
+
+/// The host and the backend in force.
+pub fn host(global: &Global) -> Result<(Host, Backend), CommandError> {
+    let chosen = chosen(global);
+    let host = workspace::host(named_base(global)?.as_ref(), chosen);
     let backend = workspace::backend(&host, chosen, global.cgroup_root.is_some())?;
     Ok((host, backend))
 }

@@ -16,6 +16,7 @@ use crate::plan::step::{Notice, Step};
 use crate::session::launch::Place;
 use crate::session::selftest;
 use crate::text::{bytes, escape};
+use crate::workspace;
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 use std::path::Path;
@@ -35,11 +36,12 @@ pub fn doctor(args: &JsonArgs, global: &Global) -> Outcome {
 }
 
 fn facts(global: &Global) -> Result<Facts, context::CommandError> {
-    let mut host = probe::host(context::named_base(global)?.as_ref());
+    let mut host = workspace::host(context::named_base(global)?.as_ref(), context::chosen(global));
     host.disks = Some(disks::disks(&host.hierarchy));
     let backend = match (&host.base, global.backend) {
-        (Ok(_), BackendChoice::Auto | BackendChoice::Cgroupfs) => Backend::Cgroupfs,
-        _ => Backend::Process,
+        (Ok(_), BackendChoice::Process) | (Err(_), _) => Backend::Process,
+        (Ok(base), _) if base.scope_manager().is_some() => Backend::Scope,
+        (Ok(_), _) => Backend::Cgroupfs,
     };
     let tree = host.hierarchy.mount().and_then(|m| Tree::open(&m.point).ok());
     let mut facts = Facts {
@@ -63,7 +65,9 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
         let (derived, problems) = Priorities::derive(score, nice, None, None, &facts.coder);
         (facts.priorities, facts.priority_problems) = (Some(derived), problems);
     }
-    if let (Backend::Cgroupfs, Some(tree)) = (backend, tree) {
+    if backend.has_groups()
+        && let Some(tree) = tree
+    {
         in_tree(&mut facts, host, tree);
     }
     Ok(facts)
@@ -117,7 +121,7 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
             ));
         }
     }
-    let place = match Place::open(host, Backend::Cgroupfs) {
+    let place = match Place::open(host, facts.backend) {
         Ok(place) => place,
         Err(error) => {
             facts.self_test = SelfTest::Failed(error.message);

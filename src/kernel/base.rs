@@ -2,7 +2,7 @@
 
 use super::error::KernelError;
 use super::group::{Group, Tree};
-use crate::host::{Base, BaseKind, Hierarchy, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
+use crate::host::{Base, BaseKind, Hierarchy, Manager, Mount, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::limits::Controller;
 use crate::path::GroupPath;
 
@@ -27,13 +27,77 @@ impl From<KernelError> for NoBase {
 }
 
 /// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's static sessions unit; the
-/// delegated group the caller is in (`own`); the root, where PID 1 is not systemd.
+/// delegated group the caller is in (`own`); scopes of systemd, for root; the root, where PID 1 is not systemd.
 pub fn find(
     hierarchy: &Hierarchy,
     systemd: bool,
     explicit: Option<&GroupPath>,
     own: Option<&GroupPath>,
 ) -> Result<Base, NoBase> {
+    let (mount, tree) = usable(hierarchy)?;
+    if let Some(group) = explicit {
+        return named(&tree, group, mount.true_root);
+    }
+    let unit = GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_UNIT);
+    if let Some(group) = look(tree.find(&unit))?
+        && delegated(&group)?
+        && group.writable()?
+    {
+        return Ok(Base::sessions_unit(unit, controllers(&group)?));
+    }
+    let delegated = match own {
+        Some(own) => own_delegated(&tree, own, systemd)?,
+        None => None,
+    };
+    if let Some(base) = delegated {
+        return Ok(base);
+    }
+    if systemd && rustix::process::geteuid().is_root() {
+        return with_scopes(hierarchy, systemd);
+    }
+    if systemd {
+        return none(
+            "not_delegated",
+            "systemd owns the cgroup tree and has delegated no part of it to this process",
+            match tree.find(&unit).is_ok_and(|u| u.is_some()) {
+                false => "sudo cgmgr install",
+                true => {
+                    "sudo cgmgr run --user YOU, or a group delegated to you (a unit with User=YOU and Delegate=yes)"
+                }
+            },
+        );
+    }
+    let root = GroupPath::root();
+    // systemd may run outside of this mount namespace (a chroot, a container with the host's cgroups).
+    if let Ok(Some(_)) = tree.find(&root.join("init.scope")) {
+        return none(
+            "systemds_tree",
+            format!("the tree at {} is systemd's: it holds init.scope", mount.point),
+            "run where systemd can be seen, or name a group that was delegated with --cgroup-root",
+        );
+    }
+    let kind = if mount.true_root {
+        BaseKind::Root
+    } else {
+        BaseKind::Namespace
+    };
+    match tree.group(&root) {
+        Ok(group) if group.writable()? => Ok(Base::below(kind, root, controllers(&group)?)),
+        Ok(_) => none(
+            "not_writable",
+            format!(
+                "{} is not writable by user {}",
+                mount.point,
+                rustix::process::geteuid().as_raw()
+            ),
+            "run as root, or have a group delegated to this user and name it with --cgroup-root",
+        ),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The hierarchy, opened, where cgroup v2 holds every controller and may be written to.
+fn usable(hierarchy: &Hierarchy) -> Result<(&Mount, Tree), NoBase> {
     let mount = match hierarchy {
         Hierarchy::Unified(mount) => mount,
         Hierarchy::Hybrid { v1, .. } => {
@@ -69,66 +133,29 @@ pub fn find(
             format!("mount it read-write: mount -o remount,rw {}", mount.point),
         );
     }
-    if let Some(group) = explicit {
-        return named(&tree, group, mount.true_root);
-    }
-    let unit = GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_UNIT);
-    if let Some(group) = look(tree.find(&unit))?
-        && delegated(&group)?
-        && group.writable()?
-    {
-        return Ok(Base::sessions_unit(unit, controllers(&group)?));
-    }
-    let delegated = match own {
-        Some(own) => own_delegated(&tree, own, systemd)?,
-        None => None,
-    };
-    if let Some(base) = delegated {
-        return Ok(base);
-    }
-    if systemd {
+    Ok((mount, tree))
+}
+
+/// Where each session is a scope of systemd's, below its workloads.slice.
+pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool) -> Result<Base, NoBase> {
+    let (_, tree) = usable(hierarchy)?;
+    if !systemd {
         return none(
-            "not_delegated",
-            "systemd owns the cgroup tree and has delegated no part of it to this process",
-            match (
-                rustix::process::geteuid().is_root(),
-                tree.find(&unit).is_ok_and(|u| u.is_some()),
-            ) {
-                (true, _) => "cgmgr install --minimal",
-                (false, false) => "sudo cgmgr install --minimal",
-                (false, true) => {
-                    "sudo cgmgr run --user YOU, or a group delegated to you (a unit with User=YOU and Delegate=yes)"
-                }
-            },
+            "no_systemd",
+            "PID 1 is not systemd",
+            "leave --backend out: cgmgr makes the groups itself where it may",
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        return none(
+            "not_root",
+            "only root may ask the machine's systemd for scopes",
+            "run as root",
         );
     }
     let root = GroupPath::root();
-    // systemd may run outside of this mount namespace (a chroot, a container with the host's cgroups).
-    if let Ok(Some(_)) = tree.find(&root.join("init.scope")) {
-        return none(
-            "systemds_tree",
-            format!("the tree at {} is systemd's: it holds init.scope", mount.point),
-            "run where systemd can be seen, or name a group that was delegated with --cgroup-root",
-        );
-    }
-    let kind = if mount.true_root {
-        BaseKind::Root
-    } else {
-        BaseKind::Namespace
-    };
-    match tree.group(&root) {
-        Ok(group) if group.writable()? => Ok(Base::below(kind, root, controllers(&group)?)),
-        Ok(_) => none(
-            "not_writable",
-            format!(
-                "{} is not writable by user {}",
-                mount.point,
-                rustix::process::geteuid().as_raw()
-            ),
-            "run as root, or have a group delegated to this user and name it with --cgroup-root",
-        ),
-        Err(e) => Err(e.into()),
-    }
+    let controllers = controllers(&tree.group(&root)?)?;
+    Ok(Base::scopes(Manager::System, root, controllers))
 }
 
 /// What was found, or nothing where the kernel says that nothing is there or may be looked at.

@@ -28,6 +28,14 @@ impl Keyed {
         Some(self.get(key)?.saturating_sub(before.get(key)?))
     }
 
+    /// The sums of both.
+    pub fn plus(mut self, other: &Self) -> Self {
+        for (key, value) in &other.0 {
+            *self.0.entry(key.clone()).or_default() += value;
+        }
+        self
+    }
+
     /// Whether nothing was read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -6,7 +6,7 @@
 use super::counters::Keyed;
 use super::error::{Doing, KernelError};
 use super::sys::Identity;
-use crate::path::GroupPath;
+use crate::path::{GroupPath, MAIN, SessionName};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,9 +56,13 @@ impl Tree {
     pub fn group(&self, group: &GroupPath) -> Result<Group> {
         let path = self.display(group);
         let relative = if group.is_root() { "." } else { group.relative() };
-        let dir = fs::openat2(&self.dir, relative, DIR, Mode::empty(), BENEATH)
-            .map_err(|e| KernelError::new(Doing::OpenGroup, path.as_str(), e))?;
-        Ok(Group { dir, path })
+        let open = |relative: &str| {
+            fs::openat2(&self.dir, relative, DIR, Mode::empty(), BENEATH)
+                .map_err(|e| KernelError::new(Doing::OpenGroup, path.as_str(), e))
+        };
+        let limits = group.scope().map(|scope| open(scope.relative())).transpose()?;
+        let dir = open(relative)?;
+        Ok(Group { dir, path, limits })
     }
 
     /// The id of `group`, without opening it (see [`Group::id`]).
@@ -84,6 +88,24 @@ impl Tree {
 pub struct Group {
     dir: OwnedFd,
     path: String,
+    /// The group of the scope around it, where this is the leaf of a session's scope. What that holds is read from there.
+    limits: Option<OwnedFd>,
+}
+
+/// What of a session is on the group of its scope, which systemd writes, and not on the leaf with its processes.
+fn is_on_scope(file: &str) -> bool {
+    const MEMORY: [&str; 9] = [
+        "memory.min",
+        "memory.low",
+        "memory.high",
+        "memory.max",
+        "memory.swap.max",
+        "memory.current",
+        "memory.peak",
+        "memory.swap.current",
+        "memory.events",
+    ];
+    file.starts_with("cpu.") || file == "io.weight" || MEMORY.contains(&file)
 }
 
 impl AsFd for Group {
@@ -100,7 +122,28 @@ impl Group {
 
     /// The path of one of its control files.
     pub fn file(&self, name: &str) -> String {
-        format!("{}/{name}", self.path)
+        match (self.path.rsplit_once('/'), self.holder(name).is_some()) {
+            (Some((scope, _)), true) => format!("{scope}/{name}"),
+            _ => format!("{}/{name}", self.path),
+        }
+    }
+
+    /// Whether its limits are those of the systemd scope around it.
+    pub fn is_in_scope(&self) -> bool {
+        self.limits.is_some()
+    }
+
+    /// Whether the file is read from the scope around it, and is systemd's alone to write.
+    pub fn is_on_scope(&self, file: &str) -> bool {
+        self.holder(file).is_some()
+    }
+
+    /// The group of the scope, where the file is that one's.
+    fn holder(&self, file: &str) -> Option<BorrowedFd<'_>> {
+        self.limits
+            .as_ref()
+            .filter(|_| is_on_scope(file))
+            .map(AsFd::as_fd)
     }
 
     /// Its id: the inode number of its directory, which a later group of the same name does not share.
@@ -118,8 +161,13 @@ impl Group {
     }
 
     pub(super) fn open(&self, name: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+        let holder = self.holder(name).unwrap_or(self.dir.as_fd());
+        // Its writes would be undone, and not all at once: they are systemd's.
+        if self.holder(name).is_some() && flags != OFlags::RDONLY {
+            return Err(Errno::PERM);
+        }
         fs::openat(
-            &self.dir,
+            holder,
             name,
             flags | OFlags::CLOEXEC | OFlags::NOFOLLOW,
             Mode::empty(),
@@ -159,15 +207,40 @@ impl Group {
             .unwrap_or_default())
     }
 
+    /// `memory.events.local` of this group, with that of the scope around it: `oom` rises where the limit is, `oom_kill`
+    /// where the victim was. `None` where there is no such file.
+    pub fn local_events(&self) -> Result<Option<Keyed>> {
+        const FILE: &str = "memory.events.local";
+        let Some(own) = self.get(FILE)?.map(|text| Keyed::parse(&text)) else {
+            return Ok(None);
+        };
+        let Some(scope) = &self.limits else {
+            return Ok(Some(own));
+        };
+        let text = fs::openat(scope, FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|fd| read_record(fd.as_fd()));
+        match text {
+            Ok(text) => Ok(Some(own.plus(&Keyed::parse(&text)))),
+            Err(e) => Err(KernelError::new(Doing::Read, self.file(FILE), e)),
+        }
+    }
+
     /// Whether a control file is there.
     pub fn has(&self, name: &str) -> bool {
-        fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()).is_ok()
+        fs::accessat(
+            self.holder(name).unwrap_or(self.dir.as_fd()),
+            name,
+            fs::Access::EXISTS,
+            AtFlags::empty(),
+        )
+        .is_ok()
     }
 
     /// The same where a file that is not there means that a limit is not enforced: what else the kernel may answer does
     /// not say so.
     pub fn try_has(&self, name: &str) -> Result<bool> {
-        match fs::accessat(&self.dir, name, fs::Access::EXISTS, AtFlags::empty()) {
+        let holder = self.holder(name).unwrap_or(self.dir.as_fd());
+        match fs::accessat(holder, name, fs::Access::EXISTS, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(KernelError::new(Doing::Read, self.file(name), e)),
@@ -216,7 +289,11 @@ impl Group {
         let path = self.file(name);
         let dir = fs::openat2(&self.dir, name, DIR, Mode::empty(), BENEATH)
             .map_err(|e| KernelError::new(Doing::OpenGroup, path.as_str(), e))?;
-        Ok(Group { dir, path })
+        let own_name = self.path.rsplit('/').next().unwrap_or_default();
+        let is_leaf = name == MAIN && SessionName::of_scope(own_name).is_some();
+        let limits = is_leaf.then(|| self.dir.try_clone()).transpose();
+        let limits = limits.map_err(|_| KernelError::new(Doing::OpenGroup, path.as_str(), Errno::MFILE))?;
+        Ok(Group { dir, path, limits })
     }
 
     /// Removes the empty child group `name`. One that is gone already is no error.
@@ -467,11 +544,16 @@ impl Group {
 
     /// The same; that it is not there, or not to be read, is no error.
     pub fn try_attribute(&self, name: &str) -> Result<Option<String>> {
+        // What others leave on a unit is on the group of the scope.
+        let dir = match &self.limits {
+            Some(scope) if !name.starts_with("user.cgmgr.") => scope,
+            _ => &self.dir,
+        };
         let mut value = vec![0u8; 256];
-        let mut got = fs::fgetxattr(&self.dir, name, &mut value);
+        let mut got = fs::fgetxattr(dir, name, &mut value);
         if got == Err(Errno::RANGE) {
             value = vec![0u8; 64 * 1024];
-            got = fs::fgetxattr(&self.dir, name, &mut value);
+            got = fs::fgetxattr(dir, name, &mut value);
         }
         match got {
             Ok(size) => {

@@ -1,22 +1,32 @@
 //! Makes the host facts: the only place where [`crate::host::Host`] comes from a real machine. Reads only.
 
 use super::{base, mounts, process};
-use crate::host::{Hierarchy, Host, Machine, Mount, MountOptions};
+use crate::host::{Base, Hierarchy, Host, Machine, Mount, MountOptions, NoBase};
 use crate::path::GroupPath;
 use rustix::fs::CWD;
 
 /// This machine. `explicit` is the group the user named as cgmgr's base, if any.
 pub fn host(explicit: Option<&GroupPath>) -> Host {
+    look(|hierarchy, systemd, own| base::find(hierarchy, systemd, explicit, own))
+}
+
+/// This machine, where each session is to be a scope of systemd's, whatever else there is.
+pub fn host_with_scopes() -> Host {
+    look(|hierarchy, systemd, _| base::with_scopes(hierarchy, systemd))
+}
+
+fn look(base: impl Fn(&Hierarchy, bool, Option<&GroupPath>) -> Result<Base, NoBase>) -> Host {
     let own = process::read("/proc/self/cgroup").unwrap_or_default();
     let hierarchy = hierarchy_seen_from(&own);
     let systemd = systemd_is_pid1();
     let own = mounts::own_group(&own).as_deref().and_then(GroupPath::new);
-    let base = base::find(&hierarchy, systemd, explicit, own.as_ref());
+    let base = base(&hierarchy, systemd, own.as_ref());
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     Host {
         machine: machine(),
         kernel,
         systemd,
+        systemd_version: None,
         euid: rustix::process::geteuid().as_raw(),
         hierarchy,
         base,

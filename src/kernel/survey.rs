@@ -5,7 +5,7 @@ use super::group::{Group, Tree};
 use super::process;
 use crate::host::{Base, SUPERVISOR};
 use crate::limits::KNOBS;
-use crate::path::{GroupPath, SessionName};
+use crate::path::{GroupPath, MAIN, SessionName};
 use crate::plan::apply::{drop_in_path, unread_path};
 use crate::plan::identity::Identity;
 use crate::plan::state::{GroupState, SessionState, Survey};
@@ -34,9 +34,7 @@ pub fn survey(
             survey.groups.insert(path.clone(), state(&group)?);
         }
     }
-    if let Some(parent) = tree.find(&base.sessions)? {
-        survey.sessions = sessions(&parent, &base.sessions, attended)?;
-    }
+    survey.sessions = sessions(tree, base, attended)?;
     if base.slices_are_systemds() {
         for slice in [&base.agent, &base.workloads] {
             let path = drop_in_path(slice);
@@ -131,30 +129,88 @@ pub fn maker_lives(identity: &Identity) -> bool {
     stat.is_some_and(|s| s.state != 'Z' && Some(s.start) == identity.supervisor_start)
 }
 
-/// The groups of sessions below `parent`, unordered. One that vanishes meanwhile is left out. Each is opened when its
-/// turn comes: all at once they could be more than a process may have open.
-pub fn session_groups(
-    parent: &Group,
-) -> Result<impl Iterator<Item = Result<(SessionName, Group), KernelError>>, KernelError> {
-    let open = |directory: String| {
-        let name = SessionName::of_directory(&directory)?;
-        match parent.child(&directory) {
-            Ok(group) => Some(Ok((name, group))),
-            Err(e) if e.is_gone() => None,
-            Err(e) => Some(Err(e)),
-        }
+/// Where the groups of sessions are, by name and path, unordered. On a systemd machine that is in scopes of their own and
+/// below the delegated unit, whichever of the two is used for new ones.
+///
+/// # Errors
+///
+/// A directory cannot be listed.
+pub fn session_paths(tree: &Tree, base: &Base) -> Result<Vec<(SessionName, GroupPath)>, KernelError> {
+    let below = |path: &GroupPath| match tree.find(path)? {
+        Some(group) => group.children(),
+        None => Ok(Vec::new()),
     };
-    Ok(parent.children()?.into_iter().filter_map(open))
+    let direct = |path: &GroupPath| -> Result<Vec<_>, KernelError> {
+        let named = |directory: String| Some((SessionName::of_directory(&directory)?, path.join(&directory)));
+        Ok(below(path)?.into_iter().filter_map(named).collect())
+    };
+    if !base.slices_are_systemds() {
+        return direct(&base.sessions);
+    }
+    let scope = |unit: String| {
+        let name = SessionName::of_scope(&unit)?;
+        Some((name, base.workloads.join(&unit).join(MAIN)))
+    };
+    let mut found: Vec<_> = below(&base.workloads)?.into_iter().filter_map(scope).collect();
+    found.extend(direct(&base.delegated_unit())?);
+    Ok(found)
+}
+
+/// The groups of sessions, as [`session_paths`] finds them. One that vanishes meanwhile is left out. Each is opened when
+/// its turn comes: all at once they could be more than a process may have open.
+///
+/// # Errors
+///
+/// A directory cannot be listed.
+pub fn session_groups<'a>(
+    tree: &'a Tree,
+    base: &Base,
+) -> Result<impl Iterator<Item = Result<(SessionName, GroupPath, Group), KernelError>> + use<'a>, KernelError>
+{
+    let open = |(name, path): (SessionName, GroupPath)| match tree.find(&path) {
+        Ok(group) => group.map(|group| Ok((name, path, group))),
+        Err(e) => Some(Err(e)),
+    };
+    Ok(session_paths(tree, base)?.into_iter().filter_map(open))
+}
+
+/// The group of the session of that name, and its path.
+///
+/// # Errors
+///
+/// A directory cannot be listed or opened.
+pub fn find_session(
+    tree: &Tree,
+    base: &Base,
+    name: &SessionName,
+) -> Result<Option<(GroupPath, Group)>, KernelError> {
+    if base.scope_manager().is_none() {
+        let path = base.sessions.join(&name.directory());
+        if let Some(group) = tree.find(&path)? {
+            return Ok(Some((path, group)));
+        }
+    }
+    if !base.slices_are_systemds() {
+        return Ok(None);
+    }
+    for (found, path) in session_paths(tree, base)? {
+        if found == *name
+            && let Some(group) = tree.find(&path)?
+        {
+            return Ok(Some((path, group)));
+        }
+    }
+    Ok(None)
 }
 
 fn sessions(
-    parent: &Group,
-    path: &GroupPath,
+    tree: &Tree,
+    base: &Base,
     attended: &dyn Fn(&SessionName) -> bool,
 ) -> Result<Vec<SessionState>, KernelError> {
     let mut found = Vec::new();
-    for entry in session_groups(parent)? {
-        let (name, group) = entry?;
+    for entry in session_groups(tree, base)? {
+        let (name, path, group) = entry?;
         let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
         let identity = identity(&group);
         found.push(SessionState {
@@ -162,7 +218,7 @@ fn sessions(
             identity,
             state: state(&group)?,
             memory_current: number("memory.current"),
-            group: path.join(&name.directory()),
+            group: path,
             name,
         });
     }

@@ -496,6 +496,68 @@ pub fn fork() -> Result<Option<i32>, Errno> {
     }
 }
 
+/// Starts a process that does nothing but be there, so that what it is put into stays, and ends when `hold` is closed by all
+/// who have it: also when they are killed. No signal but SIGKILL ends it before, and an OOM kill only where this process
+/// may not prevent that. It is not the caller's to wait for. Returns its pid and a pidfd of it.
+///
+/// # Errors
+///
+/// No process, pipe or descriptor is to be had.
+pub fn pin() -> Result<(i32, OwnedFd, OwnedFd), Errno> {
+    let (wait, hold) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions, and ends.
+    let between = match unsafe { libc::fork() } {
+        -1 => return Err(last_errno()),
+        // Twice: a program that this process becomes, or that embeds cgmgr, is not to find a child it does not know.
+        // SAFETY: as above.
+        0 => match unsafe { libc::fork() } {
+            0 => be_there(&wait),
+            pid => {
+                // SAFETY: a valid buffer; `_exit` does not return.
+                unsafe {
+                    libc::write(writer.as_raw_fd(), pid.to_ne_bytes().as_ptr().cast(), 4);
+                    libc::_exit(0)
+                }
+            }
+        },
+        pid => pid,
+    };
+    drop((writer, wait));
+    let mut pid = [0u8; 4];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut pid));
+    let _ = rustix::process::waitpid(
+        rustix::process::Pid::from_raw(between),
+        rustix::process::WaitOptions::empty(),
+    );
+    let pid = i32::from_ne_bytes(pid);
+    if read? != 4 || pid <= 0 {
+        return Err(Errno::AGAIN);
+    }
+    // It lives as long as `hold` does: the pid is nobody else's.
+    Ok((pid, open_pidfd(pid)?, hold))
+}
+
+/// What the process of [`pin`] does.
+fn be_there(wait: &OwnedFd) -> ! {
+    // SAFETY: plain system calls on this process, with valid arguments; `_exit` does not return.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, c"cgmgr-pin".as_ptr());
+        // Nobody's pipe or terminal waits for it, and no directory is kept by it.
+        libc::dup2(wait.as_raw_fd(), 0);
+        libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0u32);
+        libc::chdir(c"/".as_ptr());
+        set_oom_score(-1000, &|_, _, _| false);
+        let mut byte = 0u8;
+        while libc::read(0, std::ptr::from_mut(&mut byte).cast(), 1) > 0 {}
+        libc::_exit(0)
+    }
+}
+
 /// Starts a process that does nothing but one write to `file`, an open control file, and ends with the kernel's answer as
 /// its exit status: 0, or the error's number. It keeps nothing of this process open but that file, and is killed when
 /// the calling thread ends. Its pid is the caller's to wait for.

@@ -15,5 +15,6 @@ pub mod receipt;
 pub mod session;
 pub mod state;
 pub mod step;
+pub mod unit;
 
 pub use step::{Plan, Step};

@@ -1,6 +1,7 @@
 //! What is really in force, per knob, and what will be on a given host: requested is not effective.
 
 use super::equal::{Held, held};
+use super::unit;
 use crate::host::{Base, Hierarchy, Host};
 use crate::limits::{KnobId, Part, Setting};
 use serde_json::{Value as Json, json};
@@ -48,7 +49,7 @@ impl Outcome {
 
     /// Whether the kernel is to be given the value: also where nothing acts on it yet.
     pub fn is_written(&self) -> bool {
-        matches!(self, Self::Enforced | Self::Idle { .. })
+        matches!(self, Self::Enforced | Self::Rounded { .. } | Self::Idle { .. })
     }
 }
 
@@ -143,6 +144,8 @@ pub fn of_read_back(
         Held::Exact if matches!(foretold, Outcome::Idle { .. }) => foretold.clone(),
         Held::Exact => Outcome::Enforced,
         Held::Rounded => Outcome::Rounded { to: found.to_owned() },
+        // What was foretold is no surprise.
+        Held::Other if matches!(foretold, Outcome::Rounded { to } if to == found) => foretold.clone(),
         Held::Other => Outcome::NotEnforced {
             why: format!("the kernel holds {found}"),
         },
@@ -154,6 +157,8 @@ pub fn of_read_back(
 pub enum Backend {
     /// Control files of cgroup v2.
     Cgroupfs,
+    /// A scope of systemd's for each session, with the limits as its properties.
+    Scope,
     /// No cgroup rights: nice, oom_score_adj, rlimits, affinity. Needs no set-up at all, so it is what an embedding
     /// program gets unless it chooses.
     #[default]
@@ -165,8 +170,16 @@ impl Backend {
     pub fn name(self) -> &'static str {
         match self {
             Self::Cgroupfs => "cgroupfs",
+            Self::Scope => "scope",
             Self::Process => "process",
         }
+    }
+}
+
+impl Backend {
+    /// Whether sessions have groups.
+    pub fn has_groups(self) -> bool {
+        self != Self::Process
     }
 }
 
@@ -192,16 +205,24 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
             stand_in(held_by_v1(setting, host).unwrap_or_else(|| none.why.clone()))
         }
         (Backend::Process, Ok(_)) => stand_in("the process backend has no cgroup".into()),
-        (Backend::Cgroupfs, Err(none)) => Outcome::NotEnforced {
+        (Backend::Cgroupfs | Backend::Scope, Err(none)) => Outcome::NotEnforced {
             why: none.why.clone(),
         },
-        (Backend::Cgroupfs, Ok(base)) => match (in_group(setting, base, file, lacking), file) {
-            (Outcome::Enforced, "io.weight") => {
-                let idle = host.io_weight_idle();
-                idle.map_or(Outcome::Enforced, |why| Outcome::Idle { why })
+        (Backend::Cgroupfs | Backend::Scope, Ok(base)) => {
+            match (in_group(setting, base, file, lacking), file) {
+                (Outcome::Enforced, "io.weight") => {
+                    let idle = host.io_weight_idle();
+                    idle.map_or(Outcome::Enforced, |why| Outcome::Idle { why })
+                }
+                (Outcome::Enforced, "cpu.max") if backend == Backend::Scope || is_systemds(setting, base) => {
+                    let rounded = setting
+                        .text()
+                        .and_then(|text| unit::rounded(&text, host.systemd_version?));
+                    rounded.map_or(Outcome::Enforced, |to| Outcome::Rounded { to })
+                }
+                (outcome, _) => outcome,
             }
-            (outcome, _) => outcome,
-        },
+        }
     }
 }
 
@@ -228,6 +249,11 @@ fn held_by_v1(setting: &Setting, host: &Host) -> Option<String> {
     })
 }
 
+/// Whether systemd writes the file, for it is one of a slice.
+fn is_systemds(setting: &Setting, base: &Base) -> bool {
+    setting.knob.part != Part::Session && base.slices_are_systemds()
+}
+
 fn in_group(setting: &Setting, base: &Base, file: &str, lacking: &[&str]) -> Outcome {
     let knob = setting.knob;
     if let Some(controller) = knob.controller
@@ -242,7 +268,7 @@ fn in_group(setting: &Setting, base: &Base, file: &str, lacking: &[&str]) -> Out
             why: format!("this kernel has no {file}"),
         };
     }
-    if knob.part != Part::Session && base.slices_are_systemds() && knob.systemd.is_none() {
+    if is_systemds(setting, base) && knob.systemd.is_none() {
         return Outcome::NotEnforced {
             why: "systemd has no property for it, and the slice is systemd's".into(),
         };

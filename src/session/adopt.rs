@@ -185,6 +185,7 @@ pub fn adopt(adoption: &Adoption<'_>, place: &Place) -> Result<Adopted, Vec<Laun
         warnings,
         left: Left {
             name: prepared.name.clone(),
+            pin: prepared.pin.take(),
             lock: prepared.lock.take(),
             group: Some((group, path.clone())),
             record,

@@ -295,7 +295,7 @@ pub fn own() -> Allowance {
                     if !allowance.in_session
                         && let Some(identity) = survey::identity(&group)
                     {
-                        let name = path.name().and_then(SessionName::of_directory);
+                        let name = SessionName::of_group(&path);
                         allowance.in_session = true;
                         allowance.session = name.map(|name| name.to_string());
                         allowance.role = identity.role;

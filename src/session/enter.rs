@@ -152,6 +152,8 @@ impl<'a> Door<'a> {
         Ok(Running {
             name: self.name,
             lock: None,
+            // Whoever is in charge of the session holds its scope open.
+            pin: None,
             group: Some(self.group),
             spawned,
             since,

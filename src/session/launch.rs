@@ -13,6 +13,7 @@ use super::sweep::sweep;
 use super::tell;
 use super::terminal::Terminal;
 use super::user::User;
+use crate::backend::scope::Pin;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::sys::{self, CallersSignals, Child, Spawned};
@@ -103,6 +104,8 @@ pub struct Running {
     pub lock: Option<Lock>,
     /// Its group.
     pub group: Option<(Group, GroupPath)>,
+    /// What holds its scope open until its counters have been read, where it is one.
+    pub pin: Option<Pin>,
     /// The command's process.
     pub spawned: Spawned,
     /// When it started.
@@ -195,6 +198,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         name: prepared.name,
         lock: prepared.lock,
         group: prepared.group,
+        pin: prepared.pin,
         spawned,
         since,
         before,

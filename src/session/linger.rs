@@ -4,6 +4,7 @@ use super::launch::Running;
 use super::registry::{Lock, Record, Registry};
 use super::supervise::remove;
 use super::verdict::Exit;
+use crate::backend::scope::Pin;
 use crate::kernel::sys::{self, CallersSignals};
 use crate::kernel::{Group, Tree};
 use crate::path::{GroupPath, SessionName};
@@ -17,6 +18,8 @@ pub struct Left {
     pub lock: Option<Lock>,
     /// Its group.
     pub group: Option<(Group, GroupPath)>,
+    /// What holds its scope open, where it is one.
+    pub pin: Option<Pin>,
     /// Its record.
     pub record: Record,
     /// The exit status of the command that left them; `None` where they were adopted, and no command was.
@@ -30,6 +33,7 @@ impl Left {
             name: running.name,
             lock: running.lock,
             group: running.group,
+            pin: running.pin,
             record: running.record,
             status: Some(status),
         }
@@ -53,6 +57,7 @@ pub fn linger(
         name,
         lock,
         group,
+        pin,
         mut record,
         status,
     } = left;
@@ -62,6 +67,9 @@ pub fn linger(
         Ok(Some(_)) => {
             if let Some(lock) = lock {
                 lock.leave_to_other();
+            }
+            if let Some(pin) = pin {
+                pin.leave_to_other();
             }
             return Ok(());
         }
@@ -93,6 +101,7 @@ pub fn linger(
     if let Err(error) = remove(tree, &path) {
         tracing::error!("cannot remove session {name}: {error}");
     }
+    drop(pin);
     drop(lock);
     Ok(())
 }

@@ -44,21 +44,25 @@ fn groups_above(
     session: &GroupPath,
     namespaced: bool,
 ) -> impl Iterator<Item = (Group, GroupPath)> {
-    session
+    // The scope around a leaf is the session itself.
+    let outermost = session.scope().unwrap_or_else(|| session.clone());
+    outermost
         .ancestors()
         .skip(1)
+        .collect::<Vec<_>>()
+        .into_iter()
         .filter(move |path| namespaced || !path.is_root())
         .filter_map(|path| Some((tree.group(&path).ok()?, path)))
 }
 
 /// `None` where the group does not count.
 fn events(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {
-    let level = |text: String| Level {
+    let level = |local: Keyed| Level {
         group: path,
-        local: Keyed::parse(&text),
+        local,
         max: None,
     };
-    Ok(group.get("memory.events.local")?.map(level))
+    Ok(group.local_events()?.map(level))
 }
 
 fn level(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {

@@ -25,6 +25,8 @@ mod promise;
 pub mod protect;
 pub mod registry;
 pub mod relimit;
+mod reserve;
+mod scoped;
 pub mod selftest;
 pub mod signals;
 pub mod supervise;

@@ -37,12 +37,10 @@ pub(super) struct Rules<'a> {
 impl<'a> Rules<'a> {
     pub(super) fn new(tree: &'a Tree, base: &'a Base, force: bool) -> Result<Self, KernelError> {
         let mut in_charge = BTreeMap::new();
-        if let Some(parent) = tree.find(&base.sessions)? {
-            for entry in survey::session_groups(&parent)? {
-                let (name, group) = entry?;
-                let identity = survey::identity(&group).filter(survey::maker_lives);
-                in_charge.extend(identity.map(|identity| (identity.supervisor, name)));
-            }
+        for entry in survey::session_groups(tree, base)? {
+            let (name, _, group) = entry?;
+            let identity = survey::identity(&group).filter(survey::maker_lives);
+            in_charge.extend(identity.map(|identity| (identity.supervisor, name)));
         }
         Ok(Self {
             tree,
@@ -83,7 +81,7 @@ impl<'a> Rules<'a> {
                 "run cgmgr outside of this container",
             ));
         };
-        if let Some(session) = session_of(self.base, &group) {
+        if let Some(session) = self.base.session_of(&group) {
             let of_a_session = true;
             let refusal = refusal(format!("it is in session {session} already"), look);
             return Err(Refusal {
@@ -158,14 +156,6 @@ impl<'a> Rules<'a> {
             ))
         })
     }
-}
-
-fn session_of(base: &Base, group: &GroupPath) -> Option<SessionName> {
-    if !base.sessions.contains(group) {
-        return None;
-    }
-    let below = group.as_str()[base.sessions.as_str().len()..].trim_start_matches('/');
-    SessionName::of_directory(below.split('/').next()?)
 }
 
 /// The systemd unit that a group belongs to: the nearest name at or above it that is a service's or a scope's.

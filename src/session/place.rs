@@ -40,7 +40,7 @@ impl Place {
     /// The hierarchy cannot be opened, or there is no private runtime directory for locks and records.
     pub fn open(host: Host, backend: Backend) -> Result<Self, LaunchError> {
         let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
-            (Ok(base), Backend::Cgroupfs, Some(mount)) => {
+            (Ok(base), Backend::Cgroupfs | Backend::Scope, Some(mount)) => {
                 let tree = Tree::open(&mount.point)?;
                 let scope = registry::base_scope(base, tree.id(&base.group)?);
                 (Some(tree), scope)
@@ -139,12 +139,6 @@ impl Place {
     /// The session whose group, or a group below it, this is.
     pub fn session_of(&self, own: &GroupPath) -> Option<SessionName> {
         let (_, base) = self.base()?;
-        if !base.sessions.contains(own) {
-            return None;
-        }
-        let below = own.as_str()[base.sessions.as_str().len()..]
-            .trim_start_matches('/')
-            .to_owned();
-        SessionName::of_directory(below.split('/').next()?)
+        base.session_of(own)
     }
 }

@@ -7,7 +7,10 @@ use super::launch::Request;
 use super::place::Place;
 use super::promise;
 use super::registry::Lock;
+use super::reserve::{Beside, reserve};
+use super::scoped;
 use crate::backend::cgroupfs::Cgroupfs;
+use crate::backend::scope::Pin;
 use crate::host::Base;
 use crate::kernel::sys::{self, Child};
 use crate::kernel::{Group, Tree, process, survey};
@@ -19,10 +22,7 @@ use crate::plan::hierarchy;
 use crate::plan::identity::Identity;
 use crate::plan::receipt::{Backend, Outcome, Promise, Receipt, of_read_back, predict};
 use crate::plan::session as session_plan;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// How long somebody may hold a session's lock who is not in charge of it.
-const LOOKED_AT: Duration = Duration::from_secs(1);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A session that is ready for its first process.
 pub(super) struct Prepared<'a> {
@@ -30,6 +30,8 @@ pub(super) struct Prepared<'a> {
     pub(super) lock: Option<Lock>,
     pub(super) group: Option<(Group, GroupPath)>,
     pub(super) fs: Option<Cgroupfs<'a>>,
+    /// What holds its scope open, where it is one.
+    pub(super) pin: Option<Pin>,
     pub(super) receipt: Receipt,
     pub(super) promise: Promise,
     pub(super) warnings: Vec<String>,
@@ -41,6 +43,58 @@ pub(super) enum Tenant {
     Command(Option<Priorities>),
     /// Processes that run already: whose they are.
     Running(sys::Identity),
+}
+
+impl Tenant {
+    /// Whose processes these are; `None` for the caller's.
+    pub(super) fn user<'a>(&'a self, request: &'a Request<'_>) -> Option<&'a sys::Identity> {
+        match self {
+            Self::Command(_) => request.user.as_ref().map(|user| &user.identity),
+            Self::Running(owner) => Some(owner),
+        }
+    }
+
+    /// What cannot be set for processes that run already is not enforced.
+    pub(super) fn limit(&self, receipt: &mut Receipt) {
+        let Self::Running(_) = self else { return };
+        for entry in &mut receipt.entries {
+            if entry.knob.knob().is_on_process() {
+                entry.outcome = Outcome::NotEnforced {
+                    why: "it is set before a command is executed, and these processes run already".into(),
+                };
+            }
+        }
+    }
+}
+
+/// Who the session is: what its group is marked with.
+pub(super) fn identity(request: &Request<'_>, place: &Place, tenant: &Tenant, receipt: &Receipt) -> Identity {
+    let priorities = match tenant {
+        Tenant::Command(priorities) => *priorities,
+        Tenant::Running(_) => None,
+    };
+    Identity {
+        role: request.role.clone(),
+        role_file: request.role_file.clone(),
+        overrides: request.overrides.clone(),
+        set_live: Vec::new(),
+        limits: receipt
+            .entries
+            .iter()
+            .map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()))
+            .collect(),
+        unconfined: receipt
+            .unconfined()
+            .map(|e| e.knob.knob().key.to_owned())
+            .collect(),
+        command: command::shown(&request.argv),
+        uid: tenant.user(request).map_or(place.host.euid, |user| user.uid),
+        nice: priorities.map(|p| p.nice),
+        oom_score_adj: priorities.map(|p| p.oom_score_adj),
+        supervisor: std::process::id() as i32,
+        supervisor_start: process::own_start_time(),
+        started: now(),
+    }
 }
 
 /// Makes everything that a session needs before its first process: its name, its group, its limits.
@@ -91,69 +145,15 @@ impl Prepared<'_> {
     /// Takes back everything that was made for this session.
     pub(super) fn undo(&mut self) {
         self.group = None;
+        let pin = self.pin.take();
         if let Some(fs) = &mut self.fs {
             for left in fs.roll_back() {
                 tracing::error!("could not undo: {left}");
             }
         }
+        // Last: with it the scope goes.
+        drop(pin);
     }
-}
-
-fn reserve(
-    request: &Request<'_>,
-    place: &Place,
-    parent: Option<&Group>,
-) -> Result<(SessionName, Lock), LaunchError> {
-    let registry = |error: std::io::Error| {
-        LaunchError::new(
-            format!("cannot reserve a session name: {error}"),
-            "make the runtime directory writable, or name another with CGMGR_RUNTIME_DIR",
-        )
-    };
-    let taken = |name: &SessionName| parent.is_some_and(|p| p.has(&name.directory()));
-    let Some(name) = &request.name else {
-        return place
-            .registry
-            .lock_numbered(&request.stem, &taken)
-            .map_err(registry);
-    };
-    let in_use =
-        |what: String| LaunchError::new(what, "choose another name; `cgmgr status` lists the sessions");
-    // Whoever sweeps, or looks who is in charge, holds the lock for a moment, which is long on a busy machine. Who has
-    // processes in the session is in charge of it.
-    let lives = || match parent.and_then(|p| p.child(&name.directory()).ok()) {
-        Some(group) => group.populated().unwrap_or(true),
-        None => parent.is_none() && place.registry.read(name).is_some(),
-    };
-    let begun = Instant::now();
-    let lock = loop {
-        match place.registry.lock(name).map_err(registry)? {
-            Some(lock) => break lock,
-            None if lives() || begun.elapsed() > LOOKED_AT => {
-                return Err(in_use(format!("session name {name} is in use")));
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    let Some(parent) = parent else {
-        return Ok((name.clone(), lock));
-    };
-    // A group of that name without anybody in charge: its cgmgr was killed. Live processes keep it; debris goes.
-    if let Ok(group) = parent.child(&name.directory()) {
-        if survey::is_foreign(&group)? {
-            return Err(LaunchError::new(
-                format!("{} is in use and was not made by cgmgr", group.path()),
-                "choose another name, or remove that group",
-            ));
-        }
-        if group.populated()? {
-            return Err(in_use(format!(
-                "session name {name} is in use by processes whose cgmgr is gone"
-            )));
-        }
-        parent.remove_session(&name.directory())?;
-    }
-    Ok((name.clone(), lock))
 }
 
 /// Makes the group of a session with its mark and its limits.
@@ -164,11 +164,14 @@ pub(super) fn in_group<'a>(
     base: &Base,
     tenant: &Tenant,
 ) -> Result<Prepared<'a>, LaunchError> {
+    if let Some(manager) = base.scope_manager() {
+        return scoped::in_scope(request, place, tree, base, manager, tenant);
+    }
     // This launch holds the session's lock itself: undoing needs no further one.
     let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &|_| Some(Box::new(())));
     let mut warnings = Vec::new();
     let parent = ready_parent(request.settings, place, tree, base, &mut warnings)?;
-    let (name, lock) = reserve(request, place, Some(&parent))?;
+    let (name, lock) = reserve(request, place, &Beside::Below(&parent))?;
     let mut lacking: Vec<&str> = Vec::new();
     let expected = session_plan::limits(request.settings)
         .filter(|s| s.value.is_some() && s.knob.controller.is_none_or(|c| base.controllers.contains(&c)));
@@ -177,43 +180,11 @@ pub(super) fn in_group<'a>(
             lacking.push(file);
         }
     }
-    let (user, priorities) = match tenant {
-        Tenant::Command(priorities) => (request.user.as_ref().map(|user| &user.identity), *priorities),
-        Tenant::Running(owner) => (Some(owner), None),
-    };
     let host = place.host_for(request.settings);
     let mut receipt = session_plan::forecast(request.settings, &host, Backend::Cgroupfs, &lacking);
-    if matches!(tenant, Tenant::Running(_)) {
-        for entry in &mut receipt.entries {
-            if entry.knob.knob().is_on_process() {
-                entry.outcome = Outcome::NotEnforced {
-                    why: "it is set before a command is executed, and these processes run already".into(),
-                };
-            }
-        }
-    }
-    let identity = Identity {
-        role: request.role.clone(),
-        role_file: request.role_file.clone(),
-        overrides: request.overrides.clone(),
-        set_live: Vec::new(),
-        limits: receipt
-            .entries
-            .iter()
-            .map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()))
-            .collect(),
-        unconfined: receipt
-            .unconfined()
-            .map(|e| e.knob.knob().key.to_owned())
-            .collect(),
-        command: command::shown(&request.argv),
-        uid: user.map_or(place.host.euid, |user| user.uid),
-        nice: priorities.map(|p| p.nice),
-        oom_score_adj: priorities.map(|p| p.oom_score_adj),
-        supervisor: std::process::id() as i32,
-        supervisor_start: process::own_start_time(),
-        started: now(),
-    };
+    tenant.limit(&mut receipt);
+    let user = tenant.user(request);
+    let identity = identity(request, place, tenant, &receipt);
     let path = base.sessions.join(&name.directory());
     fs.keep(base.sessions.clone(), parent);
     let plan = session_plan::plan(request.settings, &identity, &path, &receipt);
@@ -234,6 +205,7 @@ pub(super) fn in_group<'a>(
         lock: Some(lock),
         group: Some((group, path)),
         fs: Some(fs),
+        pin: None,
         receipt,
         promise,
         warnings,
@@ -322,7 +294,7 @@ fn differing_ceiling(
 }
 
 fn without_group<'a>(request: &Request<'_>, place: &Place) -> Result<Prepared<'a>, LaunchError> {
-    let (name, lock) = reserve(request, place, None)?;
+    let (name, lock) = reserve(request, place, &Beside::Nothing)?;
     let receipt = session_plan::forecast(request.settings, &place.host, Backend::Process, &[]);
     let promise = Promise::None;
     Ok(Prepared {
@@ -330,6 +302,7 @@ fn without_group<'a>(request: &Request<'_>, place: &Place) -> Result<Prepared<'a
         lock: Some(lock),
         group: None,
         fs: None,
+        pin: None,
         receipt,
         promise,
         warnings: Vec::new(),
@@ -352,6 +325,7 @@ fn inside<'a>(request: &Request<'_>, place: &Place, outer: &SessionName) -> Prep
         lock: None,
         group: None,
         fs: None,
+        pin: None,
         receipt,
         promise: Promise::None,
         warnings,

@@ -33,7 +33,7 @@ pub const PROCESS_SCOPE: &str = "process";
 /// unit is made anew with every start of the unit, but it is the same base: there is one of it on a machine.
 pub fn base_scope(base: &Base, id: u64) -> String {
     match base.kind {
-        BaseKind::SessionsUnit => "sessions-unit".to_owned(),
+        BaseKind::SessionsUnit | BaseKind::Scopes(_) => "sessions-unit".to_owned(),
         _ => format!("base-{id:x}"),
     }
 }

@@ -5,7 +5,9 @@
 //! `memory.reclaim`, which changes no limit, before a lower one is written, so that the kernel need not kill for what it
 //! could have taken back, and so that no single write takes long.
 
-use crate::host::Host;
+use crate::backend::failure::StepError;
+use crate::backend::limit;
+use crate::host::{Host, Manager};
 use crate::kernel::deadline::Within;
 use crate::kernel::{Group, KernelError, Tree, survey};
 use crate::limits::{KnobId, Setting};
@@ -13,11 +15,13 @@ use crate::path::GroupPath;
 use crate::plan::equal::{number, same};
 use crate::plan::identity::Identity;
 use crate::plan::live::{MemoryNow, lowered_below_use};
-use crate::plan::receipt::{Backend, Receipt, of_read_back, predict};
+use crate::plan::receipt::{Backend, Outcome, Receipt, of_read_back, predict};
 use crate::plan::state::GroupState;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, unit};
 use crate::session::view::Ceiling;
+use crate::systemd::Systemd;
 use rustix::io::Errno;
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// Memory is taken back in pieces of this: each is one call that blocks.
@@ -116,12 +120,12 @@ pub struct How {
 ///
 /// The kernel refused a value; those written before it were taken back.
 pub fn change(
-    group: &Group,
+    (group, path): (&Group, &GroupPath),
     asked: &[Asked],
     plan: &Plan,
     host: &Host,
     How { force, timeout }: How,
-) -> Result<Changed, KernelError> {
+) -> Result<Changed, StepError> {
     let started = Instant::now();
     let left = || timeout.saturating_sub(started.elapsed());
     let mut changed = Changed::default();
@@ -140,7 +144,7 @@ pub fn change(
         changed.stuck = stuck(eased);
     }
     let refused = match changed.cut {
-        None => write_all(group, &plan.steps, &left, &mut changed).err(),
+        None => write_all((group, path), &plan.steps, &left, &mut changed).err(),
         Some(_) => None,
     };
     changed.kills = kills(group)
@@ -155,7 +159,7 @@ pub fn change(
             ended: true,
             ..changed
         }),
-        None => settled.map(|()| changed),
+        None => Ok(settled.map(|()| changed)?),
     }
 }
 
@@ -190,11 +194,11 @@ fn ease(group: &Group, max: u64, left: &dyn Fn() -> Duration) -> Result<Within, 
 }
 
 fn write_all(
-    group: &Group,
+    (group, path): (&Group, &GroupPath),
     steps: &[Step],
     left: &dyn Fn() -> Duration,
     changed: &mut Changed,
-) -> Result<(), KernelError> {
+) -> Result<(), StepError> {
     for step in steps {
         let Step::Write {
             knob, value, before, ..
@@ -202,12 +206,11 @@ fn write_all(
         else {
             continue;
         };
-        let file = knob.knob().file.unwrap_or_default();
         let before = before.as_deref().unwrap_or_default();
         let written = if is_limit_of_memory(*knob) && number(value) < number(before) {
-            group.write_within(file, value, left())
+            limit::write_within(group, path, *knob, value, left())
         } else {
-            group.write(file, value).map(|()| Within::Done)
+            limit::write(group, path, *knob, value).map(|()| Within::Done)
         };
         match written {
             Ok(Within::Done) => {}
@@ -216,7 +219,7 @@ fn write_all(
                 changed.stuck = stuck(late);
             }
             Err(error) => {
-                take_back(group, &changed.before);
+                take_back((group, path), &changed.before);
                 return Err(error);
             }
         }
@@ -233,18 +236,38 @@ fn is_limit_of_memory(knob: KnobId) -> bool {
 }
 
 /// Undoes writes. A memory limit is only raised again: to lower one could kill, and what is in force is what is told.
-fn take_back(group: &Group, written: &[(KnobId, String)]) {
+fn take_back((group, path): (&Group, &GroupPath), written: &[(KnobId, String)]) {
     for (knob, before) in written.iter().rev() {
         let file = knob.knob().file.unwrap_or_default();
         let now = group.get(file).ok().flatten().unwrap_or_default();
         if !is_limit_of_memory(*knob) || number(before) >= number(&now) {
-            let _ = group.write(file, before);
+            let _ = limit::write(group, path, *knob, before);
         }
     }
 }
 
+/// By which means the session is limited; with systemd's version where a CPU quota makes it matter.
+fn of_scope<'a>(group: &Group, asked: &[Asked], host: &'a Host) -> (Cow<'a, Host>, Backend) {
+    if !group.is_in_scope() {
+        return (Cow::Borrowed(host), Backend::Cgroupfs);
+    }
+    let mut host = Cow::Borrowed(host);
+    let rounds = |asked: &Asked| {
+        let text = asked
+            .setting
+            .text()
+            .filter(|_| asked.setting.knob.id == KnobId::Cpus);
+        text.is_some_and(|text| unit::rounded(&text, unit::ROUNDS).is_some())
+    };
+    if host.systemd_version.is_none() && asked.iter().any(rounds) {
+        host.to_mut().systemd_version = Systemd::of(Manager::System).version().ok();
+    }
+    (host, Backend::Scope)
+}
+
 /// Reads what is in force, and records it.
 fn settle(group: &Group, asked: &[Asked], host: &Host, changed: &mut Changed) -> Result<(), KernelError> {
+    let (host, backend) = of_scope(group, asked, host);
     let before = survey::identity(group);
     let mut identity = before.clone();
     for Asked { setting, typed } in asked {
@@ -254,13 +277,13 @@ fn settle(group: &Group, asked: &[Asked], host: &Host, changed: &mut Changed) ->
         let found = group.read(file)?;
         let found = found.lines().next().unwrap_or("");
         let page_size = host.machine.page_size;
-        let foretold = predict(setting, host, Backend::Cgroupfs, &[]);
+        let foretold = predict(setting, &host, backend, &[]);
         let outcome = of_read_back(setting, &foretold, &wanted, found, page_size);
         let falls_short = outcome.falls_short();
+        let holds =
+            same(setting.knob, &wanted, found, page_size) || matches!(outcome, Outcome::Rounded { .. });
         changed.receipt.note(setting, outcome);
-        if same(setting.knob, &wanted, found, page_size)
-            && let Some(identity) = &mut identity
-        {
+        if holds && let Some(identity) = &mut identity {
             identity.set(setting.knob.key, typed, &wanted, falls_short);
         }
     }

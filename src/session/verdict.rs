@@ -139,7 +139,7 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
     let cause = match here.last() {
         Some(incident) => match incident.limited.as_deref().and_then(GroupPath::new) {
             None => Cause::Global,
-            Some(group) if group == *session => Cause::Session,
+            Some(group) if group == *session || session.scope().as_ref() == Some(&group) => Cause::Session,
             Some(group) if session.contains(&group) => Cause::Inner,
             Some(group) => Cause::Above(group),
         },

@@ -264,14 +264,17 @@ pub fn sessions(
     registry: Option<&Registry>,
 ) -> Result<Vec<SessionView>, KernelError> {
     let mut found = BTreeMap::new();
-    if let Some(parent) = tree.find(&base.sessions)? {
-        let above = Ceiling::of(tree, &base.sessions);
-        for entry in survey::session_groups(&parent)? {
-            let (name, group) = entry?;
-            let path = base.sessions.join(&name.directory());
-            if let Some(view) = in_group(&group, &path, &name, &above, registry) {
-                found.insert(name, view);
-            }
+    let mut above: BTreeMap<GroupPath, Ceiling> = BTreeMap::new();
+    for entry in survey::session_groups(tree, base)? {
+        let (name, path, group) = entry?;
+        // Of the scope around a leaf the limits are the session's own.
+        let parent = path.scope().unwrap_or_else(|| path.clone()).parent();
+        let parent = parent.unwrap_or_else(GroupPath::root);
+        let above = above
+            .entry(parent)
+            .or_insert_with_key(|parent| Ceiling::of(tree, parent));
+        if let Some(view) = in_group(&group, &path, &name, above, registry) {
+            found.insert(name, view);
         }
     }
     for name in registry.map(names).unwrap_or_default() {

@@ -7,7 +7,8 @@
 //! Do not call this from inside a task of the same runtime that zbus uses (see `zbus::block_on`).
 
 use super::error::{BusError, Reason};
-use super::property::{Property, Value};
+use crate::host::Manager;
+use crate::plan::unit::{Property, Value};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -29,25 +30,6 @@ const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-
-/// Which manager.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Manager {
-    /// The machine's: PID 1.
-    System,
-    /// The caller's own (`user@UID.service`).
-    User,
-}
-
-impl Manager {
-    /// `systemd`, for messages.
-    pub fn describe(self) -> &'static str {
-        match self {
-            Self::System => "systemd",
-            Self::User => "the user's systemd",
-        }
-    }
-}
 
 /// A unit as its manager has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 
 pub mod bus;
 mod error;
-pub mod property;
 
-pub use bus::{Manager, Systemd};
+pub use crate::host::Manager;
+pub use crate::plan::unit::{Property, Value};
+pub use bus::{Systemd, Unit};
 pub use error::{BusError, Reason};
-pub use property::{Property, Value};

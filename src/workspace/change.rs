@@ -3,8 +3,9 @@
 use super::control::{foreign, is_foreign};
 use super::error::Error;
 use super::look::{Found, Look};
+use crate::backend::failure::StepError;
 use crate::host::Machine;
-use crate::kernel::{Group, KernelError};
+use crate::kernel::Group;
 use crate::limits::{KNOBS, Knob, KnobId, Origin, Part, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::Plan;
@@ -81,9 +82,10 @@ impl Change {
     ///
     /// # Errors
     ///
-    /// The kernel refused a value; those written before it were taken back.
-    pub fn carry_out(&self, look: &Look, how: How) -> Result<Changed, KernelError> {
-        relimit::change(&self.target.group, &self.asked, &self.plan, &look.host, how)
+    /// The kernel or systemd refused a value; those written before it were taken back.
+    pub fn carry_out(&self, look: &Look, how: How) -> Result<Changed, StepError> {
+        let of = (&self.target.group, &self.target.path);
+        relimit::change(of, &self.asked, &self.plan, &look.host, how)
     }
 }
 

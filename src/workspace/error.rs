@@ -1,6 +1,7 @@
 //! Why something was not done, for a program: which kind, what, and what to do.
 
 use crate::backend::failure::Failure;
+use crate::backend::failure::StepError;
 use crate::kernel::KernelError;
 use crate::role::Diagnostic;
 use crate::session::failure::{FailureKind, LaunchError};
@@ -95,6 +96,12 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<StepError> for Error {
+    fn from(error: StepError) -> Self {
+        Self::failed(&error, error.help())
+    }
+}
 
 impl From<KernelError> for Error {
     fn from(error: KernelError) -> Self {

@@ -21,11 +21,32 @@ pub fn backend(host: &Host, chosen: Option<Backend>, named: bool) -> Result<Back
             &none.fix,
         )),
         (None, Err(_)) if !named => Ok(Backend::Process),
+        (None | Some(Backend::Scope), Ok(base)) if base.scope_manager().is_some() => Ok(Backend::Scope),
+        (Some(Backend::Cgroupfs), Ok(base)) if base.scope_manager().is_some() => Err(Error::failed(
+            "the cgroupfs backend cannot be used: systemd owns the cgroup tree and has delegated no part of it",
+            "cgmgr install, or leave --backend out: each session is a scope of systemd then",
+        )),
         (None | Some(Backend::Cgroupfs), Ok(_)) => Ok(Backend::Cgroupfs),
-        (None | Some(Backend::Cgroupfs), Err(none)) => Err(Error::failed(
-            format!("the cgroupfs backend cannot be used: {}", none.why),
+        (Some(Backend::Scope), Ok(_)) => Err(Error::failed(
+            "the scope backend cannot be used: the group that was named is not one of systemd's slices",
+            "leave --cgroup-root out",
+        )),
+        (None | Some(Backend::Cgroupfs | Backend::Scope), Err(none)) => Err(Error::failed(
+            format!(
+                "the {} backend cannot be used: {}",
+                chosen.unwrap_or(Backend::Cgroupfs).name(),
+                none.why
+            ),
             &none.fix,
         )),
+    }
+}
+
+/// This machine, where groups of sessions are made below `named`, or are scopes of systemd's where that was `chosen`.
+pub fn host(named: Option<&GroupPath>, chosen: Option<Backend>) -> Host {
+    match chosen {
+        Some(Backend::Scope) if named.is_none() => probe::host_with_scopes(),
+        _ => probe::host(named),
     }
 }
 

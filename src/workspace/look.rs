@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use crate::host::{Base, Host};
-use crate::kernel::{Group, Tree, base};
+use crate::kernel::{Group, Tree, base, survey};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
 use crate::role::distance;
@@ -62,7 +62,7 @@ impl Look {
     pub fn at(host: Host, backend: Backend, others: bool) -> Result<Self, Error> {
         let tree = host.hierarchy.mount().map(|m| Tree::open(&m.point)).transpose()?;
         let base = match (&host.base, backend, &tree) {
-            (Ok(base), Backend::Cgroupfs, _) => Some(base.clone()),
+            (Ok(base), Backend::Cgroupfs | Backend::Scope, _) => Some(base.clone()),
             (Err(_), Backend::Process, Some(tree)) if others => base::readable(tree),
             _ => None,
         };
@@ -93,8 +93,7 @@ impl Look {
         let name =
             SessionName::new(&text).map_err(|why| Error::failed(why, "`cgmgr status` lists the sessions"))?;
         if let (Some(tree), Some(base)) = (&self.tree, &self.base) {
-            let path = base.sessions.join(&name.directory());
-            if let Some(group) = tree.find(&path)? {
+            if let Some((path, group)) = survey::find_session(tree, base, &name)? {
                 let registry = self.registry.clone();
                 return Ok((
                     name,
@@ -136,16 +135,9 @@ impl Look {
 
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        if let (Some(tree), Some(base)) = (&self.tree, &self.base)
-            && let Ok(Some(parent)) = tree.find(&base.sessions)
-        {
-            let children = parent.children().unwrap_or_default();
-            names.extend(
-                children
-                    .iter()
-                    .filter_map(|d| SessionName::of_directory(d))
-                    .map(|n| n.to_string()),
-            );
+        if let (Some(tree), Some(base)) = (&self.tree, &self.base) {
+            let found = survey::session_paths(tree, base).unwrap_or_default();
+            names.extend(found.iter().map(|(name, _)| name.to_string()));
         }
         for registry in [&self.registry, &self.process].into_iter().flatten() {
             names.extend(

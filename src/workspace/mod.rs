@@ -86,7 +86,7 @@ pub use crate::session::verdict::{Cause, Exit, Oom};
 pub use crate::session::view::{SessionView, State};
 pub use command::{Command, Stdio};
 pub use error::{Error, ErrorKind};
-pub use find::{backend, group_named};
+pub use find::{backend, group_named, host};
 pub use protect::Protection;
 pub use role::{Limits, Role};
 pub use session::{Ended, Launch, Session};

@@ -114,6 +114,7 @@ impl Scene {
                 ..machine
             },
             kernel: "6.12.0".into(),
+            systemd_version: None,
             systemd: false,
             euid: 0,
             hierarchy: Hierarchy::Unified(mount),

@@ -1,7 +1,6 @@
-//! Properties of units: what a limit is called in systemd, and the value that it takes there. May not do I/O.
+//! Properties of systemd's units: what a limit is called there, and the value that it takes.
 //!
 //! Sources: systemd.resource-control(5), org.freedesktop.systemd1(5).
-#![deny(clippy::disallowed_methods)]
 
 use crate::limits::Setting;
 
@@ -116,12 +115,15 @@ fn quota_per_second(quota: u64, systemd: u32) -> u64 {
     per_second.div_ceil(PERCENT).max(1) * PERCENT
 }
 
+/// A version that rounds: what this one leaves as it is, every version does.
+pub const ROUNDS: u32 = 252;
+
 /// The first version of systemd that keeps a CPU quota as it was set.
 const EXACT_QUOTA: u32 = 257;
 
-/// The kernel's text for `cpu.max` once systemd has set it, where that differs from what was declared.
-pub fn rounded(file: &str, text: &str, systemd: u32) -> Option<String> {
-    let (quota, period) = text.split_once(' ').filter(|_| file == "cpu.max")?;
+/// The kernel's text of a `cpu.max` once systemd has set it, where that differs from what was declared.
+pub fn rounded(text: &str, systemd: u32) -> Option<String> {
+    let (quota, period) = text.split_once(' ')?;
     let quota: u64 = quota.parse().ok()?;
     let rounded = quota_per_second(quota, systemd) / (1_000_000 / PERIOD);
     (rounded != quota).then(|| format!("{rounded} {period}"))
@@ -155,12 +157,9 @@ mod tests {
         assert_eq!(of("cpu.max", "123456 100000", 257), Some(1_234_560));
         assert_eq!(of("cpu.max", "1000 100000", 252), Some(10_000));
         assert_eq!(of("cpu.max", "200000 100000", 252), Some(2_000_000));
-        assert_eq!(
-            rounded("cpu.max", "123450 100000", 252).as_deref(),
-            Some("124000 100000")
-        );
-        assert_eq!(rounded("cpu.max", "123450 100000", 257), None);
-        assert_eq!(rounded("cpu.max", "200000 100000", 252), None);
-        assert_eq!(rounded("memory.max", "1", 252), None);
+        assert_eq!(rounded("123450 100000", 252).as_deref(), Some("124000 100000"));
+        assert_eq!(rounded("123450 100000", 257), None);
+        assert_eq!(rounded("200000 100000", 252), None);
+        assert_eq!(rounded("max 100000", 252), None);
     }
 }
