@@ -184,7 +184,8 @@ pub struct Spawned {
     pub pid: i32,
     /// The process itself, which a later process of the same pid is not.
     pub pidfd: OwnedFd,
-    /// Whether it entered the group by its own write, because `clone3` is not available here.
+    /// Whether it was moved into its group before it became the command: by its own write, where `clone3` is not available,
+    /// or by somebody else ([`spawn_held`]).
     pub moved: bool,
     /// Steps that were refused and that it went on without. Where the last is fatal the command was not started and
     /// the process has ended (it is still to be reaped).
@@ -237,54 +238,135 @@ pub fn spawn(
                 )?),
                 None => None,
             };
-            // The child waits until this process holds it: without that nothing is started.
-            let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-            // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions until exec.
-            match unsafe { libc::fork() } {
-                -1 => return Err(last_errno()),
-                0 => {
-                    let mut byte = [0u8; 1];
-                    // SAFETY: the child's own copies of descriptors; a valid buffer of one byte. End of file, which
-                    // is what a parent leaves that gave up or was killed, means not to start.
-                    unsafe {
-                        libc::close(go.as_raw_fd());
-                        if libc::read(wait.as_raw_fd(), byte.as_mut_ptr().cast(), 1) != 1 {
-                            libc::_exit(125);
-                        }
-                    }
-                    become_command(
-                        child,
-                        &pointers,
-                        writer.as_raw_fd(),
-                        procs.as_ref().map(|fd| fd.as_raw_fd()),
-                    )
-                }
-                pid => match open_pidfd(pid) {
-                    Ok(pidfd) => {
-                        rustix::io::write(&go, b"1")?;
-                        (pid, pidfd, group.is_some())
-                    }
-                    Err(errno) => {
-                        drop(go);
-                        let _ = rustix::process::waitpid(
-                            rustix::process::Pid::from_raw(pid),
-                            rustix::process::WaitOptions::empty(),
-                        );
-                        return Err(errno);
-                    }
-                },
-            }
+            let held = hold(child, &pointers, &writer, procs.as_ref(), |_, _| Ok(()));
+            let (pid, pidfd) = held.map_err(|error| match error {
+                HeldError::Kernel(errno) | HeldError::Place(errno) => errno,
+            })?;
+            (pid, pidfd, group.is_some())
         }
         Err(e) => return Err(e),
     };
     drop(writer);
+    Ok(executed(reader, pid, pidfd, moved, on_stop))
+}
+
+/// Why a process that was held did not become the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldError<E> {
+    /// The kernel's answer to `pipe2`, `fork` or `pidfd_open`.
+    Kernel(Errno),
+    /// What was said by who was to have it moved.
+    Place(E),
+}
+
+impl<E> From<Errno> for HeldError<E> {
+    fn from(errno: Errno) -> Self {
+        Self::Kernel(errno)
+    }
+}
+
+/// Starts `child` in the caller's own group and holds it there until `place` has had somebody else move it, who may what
+/// the caller may not: then it goes on as with [`spawn`]. `place` is given its pid and pidfd; while it is held the process
+/// has executed nothing of the command's, and keeps what this process had open.
+///
+/// Slower than [`spawn`]: memory is copied as with fork(2), whatever `child` wants.
+///
+/// # Errors
+///
+/// What `place` returned, or the kernel's answer. The process was killed, and nothing of it is left. It is killed as well
+/// where the calling thread ends while it is held.
+pub fn spawn_held<E>(
+    child: &Child,
+    on_stop: Option<&mut dyn FnMut(i32, i32)>,
+    place: impl FnOnce(i32, BorrowedFd<'_>) -> Result<(), E>,
+) -> Result<Spawned, HeldError<E>> {
+    let pointers = Pointers::of(child);
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (pid, pidfd) = hold(child, &pointers, &writer, None, place)?;
+    drop(writer);
+    Ok(executed(reader, pid, pidfd, true, on_stop))
+}
+
+/// Forks a process that waits until `ready` has said that it may become the command, and enters `procs` first if there is
+/// one. Where it may not, nothing of it is left.
+fn hold<E>(
+    child: &Child,
+    pointers: &Pointers,
+    report: &OwnedFd,
+    procs: Option<&OwnedFd>,
+    ready: impl FnOnce(i32, BorrowedFd<'_>) -> Result<(), E>,
+) -> Result<(i32, OwnedFd), HeldError<E>> {
+    let parent = rustix::process::getpid().as_raw_nonzero().get();
+    let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // SAFETY: valid sets. fork(2) has no preconditions; the child calls only async-signal-safe functions until exec, and
+    // has a buffer of one byte.
+    let pid = unsafe {
+        // However long it waits, none of this process's signal handlers runs in it.
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &all, &mut mask);
+        let pid = libc::fork();
+        if pid == 0 {
+            // End of file is what a parent leaves that was killed. But another process that is held may have a copy of
+            // its end of the pipe, so that a signal is wanted too.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::close(go.as_raw_fd());
+            let mut byte = [0u8; 1];
+            if libc::getppid() != parent || libc::read(wait.as_raw_fd(), byte.as_mut_ptr().cast(), 1) != 1 {
+                libc::_exit(125);
+            }
+            libc::prctl(libc::PR_SET_PDEATHSIG, 0);
+            libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
+            become_command(
+                child,
+                pointers,
+                report.as_raw_fd(),
+                procs.map(|fd| fd.as_raw_fd()),
+            )
+        }
+        let forked = last_errno();
+        libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
+        if pid == -1 {
+            return Err(HeldError::Kernel(forked));
+        }
+        pid
+    };
+    let unstarted = Unstarted(pid);
+    let pidfd = open_pidfd(pid)?;
+    ready(pid, pidfd.as_fd()).map_err(HeldError::Place)?;
+    rustix::io::write(&go, b"1")?;
+    std::mem::forget(unstarted);
+    Ok((pid, pidfd))
+}
+
+/// A child of this process, not reaped, that is not to become a command.
+struct Unstarted(i32);
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        }
+    }
+}
+
+/// Waits until a process has become the command or has failed.
+fn executed(
+    reader: OwnedFd,
+    pid: i32,
+    pidfd: OwnedFd,
+    moved: bool,
+    on_stop: Option<&mut dyn FnMut(i32, i32)>,
+) -> Spawned {
     await_exec(&reader, pid, &pidfd, on_stop.unwrap_or(&mut |_, _| {}));
-    Ok(Spawned {
+    Spawned {
         pid,
         pidfd,
         moved,
         refusals: read_refusals(&reader),
-    })
+    }
 }
 
 /// Whether a new process may do what `child` wants while it borrows this one's memory. Becoming another user, and being
@@ -1068,6 +1150,97 @@ mod tests {
         });
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
         assert_eq!(told, [libc::SIGSTOP]);
+    }
+
+    fn is_reaped(pid: i32) -> bool {
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None) == Err(nix::errno::Errno::ECHILD)
+    }
+
+    #[test]
+    fn a_held_process_becomes_the_command_once_it_is_placed() {
+        let child = command(&["/bin/sh"], &["sh", "-c", "exit $((A + 6))"]);
+        let mut seen = None;
+        let spawned = spawn_held(&child, None, |pid, pidfd| {
+            let own = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap();
+            assert_eq!(own("cmdline"), std::fs::read("/proc/self/cmdline").unwrap());
+            assert_eq!(
+                rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::CONT),
+                Ok(())
+            );
+            seen = Some(pid);
+            Ok::<_, ()>(())
+        })
+        .unwrap();
+        assert_eq!(seen, Some(spawned.pid));
+        assert!(spawned.moved);
+        assert_eq!(spawned.refusals, []);
+        assert_eq!(wait(&spawned), 7);
+    }
+
+    #[test]
+    fn a_held_process_that_cannot_be_executed_says_so() {
+        let spawned = spawn_held(&command(&["/no/such"], &["such"]), None, |_, _| Ok::<_, ()>(())).unwrap();
+        assert_eq!(spawned.refusals[0].errno, Errno::NOENT);
+        assert_eq!(wait(&spawned), 125);
+    }
+
+    #[test]
+    fn of_a_held_process_that_is_not_placed_nothing_is_left() {
+        let child = command(&["/bin/true"], &["true"]);
+        let mut held = Vec::new();
+        let refused = spawn_held(&child, None, |pid, _| {
+            held.push(pid);
+            Err("nowhere to go")
+        });
+        assert_eq!(refused.map(|s| s.pid), Err(HeldError::Place("nowhere to go")));
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            spawn_held(&child, None, |pid, _| -> Result<(), ()> {
+                held.push(pid);
+                panic!("on purpose")
+            })
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(held.len(), 2);
+        assert!(held.into_iter().all(is_reaped));
+    }
+
+    /// It is killed with the thread that holds it, but not with the thread that started it.
+    #[test]
+    fn a_held_process_goes_with_its_holder() {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = spawn_held(
+                &command(&["/bin/true"], &["true"]),
+                None,
+                |pid, _| -> Result<(), ()> {
+                    tell.send(pid).unwrap();
+                    // SAFETY: ends this thread alone, as a kill ends a process: nothing is closed and nothing unwound.
+                    unsafe { libc::syscall(libc::SYS_exit, 0) };
+                    unreachable!()
+                },
+            );
+        });
+        let pid = nix::unistd::Pid::from_raw(told.recv().unwrap());
+        let ended = nix::sys::wait::waitpid(pid, None).unwrap();
+        let killed = nix::sys::wait::WaitStatus::Signaled(pid, nix::sys::signal::Signal::SIGKILL, false);
+        assert_eq!(ended, killed);
+
+        let (input, feed) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let null = || OwnedFd::from(std::fs::File::options().write(true).open("/dev/null").unwrap());
+        let starter = std::thread::spawn(move || {
+            let child = Child {
+                stdio: Some([input, null(), null()]),
+                ..command(&["/bin/sh"], &["sh", "-c", "read line; exit 7"])
+            };
+            let thread = format!("/proc/self/task/{}", rustix::thread::gettid().as_raw_nonzero());
+            (spawn_held(&child, None, |_, _| Ok::<_, ()>(())).unwrap(), thread)
+        });
+        let (spawned, thread) = starter.join().unwrap();
+        while std::path::Path::new(&thread).exists() {
+            std::thread::yield_now();
+        }
+        rustix::io::write(&feed, b"go\n").unwrap();
+        assert_eq!(wait(&spawned), 7);
     }
 
     #[test]
