@@ -2,10 +2,13 @@
 //!
 //! Each request has a connection of its own, and the thread that asks drives it: nothing of it is left when the answer is
 //! there, neither a thread nor a descriptor, so that a process can be forked before and after. As systemctl(1) does, the
-//! manager's own socket is asked first where the caller may use it (no bus needs to run then), and the bus otherwise.
+//! manager's own socket is asked first where the caller may use it (no bus needs to run then, `direct`), and the bus otherwise.
 //!
 //! Do not call this from inside a task of the same runtime that zbus uses (see `zbus::block_on`).
 
+mod direct;
+
+use self::direct::Direct;
 use super::error::{BusError, Reason};
 use crate::host::Manager;
 use crate::plan::unit::{Property, Value};
@@ -283,7 +286,7 @@ impl Systemd {
     async fn connect(&self, until: Instant, runtime: &SharedRuntime) -> Result<Bus, Fault> {
         let give_up = until.min(Instant::now() + AWAY);
         loop {
-            match self.connect_once().await {
+            match self.connect_once(runtime).await {
                 Ok(bus) => return Ok(bus),
                 Err(e) if Instant::now() >= give_up => return Err(Fault::Unreachable(e.to_string())),
                 Err(_) => runtime.sleep(pause()).await,
@@ -291,7 +294,7 @@ impl Systemd {
         }
     }
 
-    async fn connect_once(&self) -> zbus::Result<Bus> {
+    async fn connect_once(&self, runtime: &SharedRuntime) -> zbus::Result<Bus> {
         // The manager's own socket (systemd's src/core/dbus.c, bus_init_private): one peer, and no bus between.
         let private = match self.manager {
             Manager::System => rustix::process::geteuid()
@@ -302,10 +305,8 @@ impl Systemd {
         if let Some(path) = private
             && let Ok(stream) = UnixStream::connect(&path)
         {
-            let connection = zbus::connection::Builder::unix_stream(stream)
-                .p2p()
-                .build()
-                .await?;
+            let socket = Direct::new(runtime, stream)?;
+            let connection = zbus::connection::Builder::socket(socket).p2p().build().await?;
             return Ok(Bus { connection });
         }
         let connection = match self.manager {
