@@ -6,6 +6,7 @@ mod protect;
 mod readme;
 mod slices;
 mod unread;
+mod user;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,34 +1,11 @@
 //! What a user's own systemd does for his session.
 
 use std::path::Path;
-use std::process::Command;
 
-use crate::cgmgr::{finish, report, run_payload, until};
+use crate::cgmgr::{report, run_payload, until};
 use crate::escape::{attempts, told_once};
 use crate::lab::Lab;
-use crate::people::coder;
-
-/// The service manager of the user 1000, as it runs for who is logged in or lingers.
-struct Manager;
-
-impl Manager {
-    const UNIT: &str = "user@1000.service";
-
-    fn start() -> Manager {
-        finish(Command::new("systemctl").args(["start", Manager::UNIT])).expect(0);
-        until("his bus is there", || Path::new("/run/user/1000/bus").exists());
-        Manager
-    }
-}
-
-impl Drop for Manager {
-    fn drop(&mut self) {
-        let _ = Command::new("systemctl").args(["stop", Manager::UNIT]).status();
-        let _ = Command::new("systemctl")
-            .args(["stop", "user-runtime-dir@1000.service"])
-            .status();
-    }
-}
+use crate::people::{UserManager, coder};
 
 #[test]
 fn a_users_own_systemd_takes_processes_out_and_no_boundary_is_promised() {
@@ -44,7 +21,7 @@ fn a_users_own_systemd_takes_processes_out_and_no_boundary_is_promised() {
         assert!(other.is_empty(), "{}", told_once(&done));
         expected.len()
     };
-    let manager = Manager::start();
+    let manager = UserManager::start();
     // The files that are his are those of his systemd's own group.
     assert!(got("manager limit") > 1, "his systemd did not do it");
     assert_eq!(report(&file)["promise"], "bookkeeping");
