@@ -332,23 +332,29 @@ fn hold<E>(
         }
         pid
     };
-    let unstarted = Unstarted(pid);
-    let pidfd = open_pidfd(pid)?;
+    let pidfd = open_pidfd(pid).inspect_err(|_| {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        }
+    })?;
+    let unstarted = Unstarted(&pidfd);
     ready(pid, pidfd.as_fd()).map_err(HeldError::Place)?;
     rustix::io::write(&go, b"1")?;
     std::mem::forget(unstarted);
     Ok((pid, pidfd))
 }
 
-/// A child of this process, not reaped, that is not to become a command.
-struct Unstarted(i32);
+/// A process that is not to become a command. Dropped, it is killed and reaped.
+struct Unstarted<'a>(&'a OwnedFd);
 
-impl Drop for Unstarted {
+impl Drop for Unstarted<'_> {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.0) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-        }
+        let _ = rustix::process::pidfd_send_signal(self.0, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(self.0.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
     }
 }
 
