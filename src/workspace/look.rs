@@ -92,18 +92,18 @@ impl Look {
         let text = name.to_string_lossy();
         let name =
             SessionName::new(&text).map_err(|why| Error::failed(why, "`cgmgr status` lists the sessions"))?;
-        if let (Some(tree), Some(base)) = (&self.tree, &self.base) {
-            if let Some((path, group)) = survey::find_session(tree, base, &name)? {
-                let registry = self.registry.clone();
-                return Ok((
-                    name,
-                    Found::Group {
-                        group,
-                        path,
-                        registry,
-                    },
-                ));
-            }
+        if let (Some(tree), Some(base)) = (&self.tree, &self.base)
+            && let Some((path, group)) = survey::find_session(tree, base, &name)?
+        {
+            let registry = self.registry.clone();
+            return Ok((
+                name,
+                Found::Group {
+                    group,
+                    path,
+                    registry,
+                },
+            ));
         }
         for (registry, has_group) in [(&self.registry, true), (&self.process, false)] {
             let Some(registry) = registry else { continue };
