@@ -19,6 +19,7 @@ use crate::path::{GroupPath, SessionName};
 use crate::plan::equal::same;
 use crate::plan::identity::Identity;
 use crate::plan::step::{SUBTREE_CONTROL, Step, signed};
+use crate::systemd::Reason;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -180,6 +181,9 @@ impl<'a> Cgroupfs<'a> {
                 done.map_err(StepError::Systemd)?;
             }
             Undo::Reloaded(_) => {}
+            Undo::Started { unit } => slices::stop(unit)?,
+            Undo::Set { unit, before } => slices::set_properties(unit, before)?,
+            Undo::Stopped { unit, properties } => slices::start_transient(unit, properties)?,
         }
         Ok(())
     }
@@ -276,6 +280,43 @@ impl<'a> Cgroupfs<'a> {
             Step::Reload { units } => {
                 self.journal.push(Undo::Reloaded(units.clone()));
                 slices::reload(units).map_err(StepError::Systemd)?;
+            }
+            Step::StartTransient {
+                unit,
+                properties,
+                before,
+            } => {
+                self.journal.push(match before {
+                    None => Undo::Started { unit: unit.clone() },
+                    Some(before) => Undo::Set {
+                        unit: unit.clone(),
+                        before: before.clone(),
+                    },
+                });
+                let started = slices::start_transient(unit, properties);
+                // One that is there already is somebody else's.
+                if started.as_ref().is_err_and(|e| e.reason == Reason::UnitExists) {
+                    self.journal.pop();
+                }
+                started?;
+            }
+            Step::SetProperties {
+                unit,
+                properties,
+                before,
+            } => {
+                self.journal.push(Undo::Set {
+                    unit: unit.clone(),
+                    before: before.clone(),
+                });
+                slices::set_properties(unit, properties)?;
+            }
+            Step::StopUnit { unit, properties } => {
+                self.journal.push(Undo::Stopped {
+                    unit: unit.clone(),
+                    properties: properties.clone(),
+                });
+                slices::stop(unit)?;
             }
         }
         Ok(())

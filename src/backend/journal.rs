@@ -4,6 +4,7 @@ use crate::kernel::Tree;
 use crate::limits::{Controller, KnobId};
 use crate::path::GroupPath;
 use crate::plan::step::{SUBTREE_CONTROL, signed};
+use crate::plan::unit::Property;
 
 /// What was really done, as it is taken back. Taking back what is not there any more is no failure.
 #[derive(Debug)]
@@ -45,6 +46,12 @@ pub(super) enum Undo {
     },
     /// systemd was asked to read its units: it must be asked again once the drop-ins are as they were.
     Reloaded(Vec<String>),
+    /// A unit that systemd made.
+    Started { unit: String },
+    /// A unit's properties, and what they were.
+    Set { unit: String, before: Vec<Property> },
+    /// A unit that systemd stopped, and the properties that it had.
+    Stopped { unit: String, properties: Vec<Property> },
 }
 
 impl Undo {
@@ -67,9 +74,22 @@ impl Undo {
                 knob.knob().file.unwrap_or("?")
             ),
             Self::DropIn { path, .. } => format!("restore {path}"),
+            Self::Started { unit } => format!("StopUnit {unit}"),
+            Self::Set { unit, before } => format!("SetUnitProperties {unit} {}", lines(before)),
+            Self::Stopped { unit, properties } => {
+                format!("StartTransientUnit {unit} {}", lines(properties))
+            }
             Self::Reloaded(units) => format!("reload systemd for {}", units.join(" ")),
         }
     }
+}
+
+fn lines(properties: &[Property]) -> String {
+    properties
+        .iter()
+        .map(Property::line)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn subtree(tree: &Tree, group: &GroupPath) -> String {

@@ -4,13 +4,15 @@ use super::args::{ApplyArgs, Global};
 use super::context::{self, CommandError, Outcome, print_json, warn_notice};
 use super::roles;
 use crate::backend::cgroupfs::{Cgroupfs, Written};
+use crate::backend::slices;
 use crate::host::Base;
 use crate::kernel::error::KernelError;
 use crate::kernel::{Tree, disks, survey};
-use crate::limits::{Part, Settings};
+use crate::limits::{Part, Setting, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
 use crate::plan::receipt::{Entry, Outcome as Held, Receipt, of_read_back, predict};
+use crate::plan::slices::{Drift, drift, foretell};
 use crate::plan::state::{SessionState, Survey};
 use crate::plan::{Plan, Step};
 use crate::role::{HostPolicy, Overrides, Role};
@@ -75,7 +77,7 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     } else {
         print_receipts(&receipts, &work.plan)?;
     }
-    held_or_failed(&receipts, &after, &place, (tree, base))
+    held_or_failed(&receipts, &after, &place, &work)
 }
 
 /// What this host was said to hold, and does not: systemd accepts a value and may write another, or none.
@@ -83,8 +85,9 @@ fn held_or_failed(
     receipts: &[(GroupPath, Receipt)],
     after: &Survey,
     place: &Place,
-    (tree, base): (&Tree, &Base),
+    work: &Work<'_>,
 ) -> Outcome {
+    let (tree, base) = work.at;
     let mut missed = Vec::new();
     for (group, receipt) in receipts {
         // A session that ended while it was read held nothing any more.
@@ -94,6 +97,10 @@ fn held_or_failed(
         for entry in &receipt.entries {
             if let Held::NotEnforced { why } = &entry.outcome
                 && foretold_enforced(entry, place)
+                && !work
+                    .left
+                    .iter()
+                    .any(|d| d.slice == *group && d.knob == entry.knob)
             {
                 missed.push(format!("{} of {group} ({why})", entry.knob.knob().key));
             }
@@ -132,6 +139,8 @@ struct Work<'a> {
     plan: Plan,
     /// What the plan was made from.
     found: Survey,
+    /// What somebody else set since, and is left so.
+    left: Vec<Drift>,
 }
 
 impl<'a> Work<'a> {
@@ -160,12 +169,17 @@ impl<'a> Work<'a> {
             force: args.force,
         };
         let plan = plan_apply(&wanted, &place.host, at.1, &found);
+        let left = match args.force {
+            true => Vec::new(),
+            false => drift(&role.settings, &place.host, at.1, &found),
+        };
         Ok(Self {
             role,
             policy,
             at,
             plan,
             found,
+            left,
         })
     }
 
@@ -194,9 +208,9 @@ fn session_settings(
 
 /// The hierarchy as it is.
 pub fn look(place: &Place, tree: &Tree, base: &Base) -> Result<Survey, CommandError> {
-    Ok(survey::survey(tree, base, &|name| {
-        place.registry.is_attended(name)
-    })?)
+    let mut found = survey::survey(tree, base, &|name| place.registry.is_attended(name))?;
+    slices::look(&mut found, base).map_err(|e| CommandError::failed(&e, &e.help))?;
+    Ok(found)
 }
 
 /// Carries steps out with this place's locks; returns what control files held afterwards.
@@ -236,7 +250,11 @@ fn receipts(
     let mut all = Vec::new();
     for (part, group) in [(Part::Agent, &base.agent), (Part::Workloads, &base.workloads)] {
         let files = after.group(group).map(|s| &s.files);
-        all.push((group.clone(), receipt(&role.settings, part, files, place)));
+        let foretell = |setting: &Setting, foretold| foretell(setting, foretold, group, after);
+        all.push((
+            group.clone(),
+            receipt(&role.settings, part, files, place, &foretell),
+        ));
     }
     for (group, settings) in sessions {
         let files = after
@@ -244,7 +262,11 @@ fn receipts(
             .iter()
             .find(|s| s.group == *group)
             .map(|s| &s.state.files);
-        all.push((group.clone(), receipt(settings, Part::Session, files, place)));
+        let as_it_is = |_: &Setting, foretold| foretold;
+        all.push((
+            group.clone(),
+            receipt(settings, Part::Session, files, place, &as_it_is),
+        ));
     }
     all
 }
@@ -254,10 +276,11 @@ fn receipt(
     part: Part,
     files: Option<&std::collections::BTreeMap<&'static str, String>>,
     place: &Place,
+    foretell: &dyn Fn(&Setting, Held) -> Held,
 ) -> Receipt {
     let mut receipt = Receipt::default();
     for setting in settings.part(part) {
-        let foretold = predict(setting, &place.host, place.backend, &[]);
+        let foretold = foretell(setting, predict(setting, &place.host, place.backend, &[]));
         let found = setting.knob.file.and_then(|f| files?.get(f));
         let outcome = match (foretold, setting.knob.file, found, setting.text()) {
             (foretold, Some(_), Some(found), Some(wanted)) if foretold.is_written() => {

@@ -149,7 +149,7 @@ pub struct ApplyArgs {
     /// Only print the steps (what `plan` does)
     #[arg(long)]
     pub dry_run: bool,
-    /// Lower a memory_max even below what is in use: the kernel then kills at once
+    /// Lower a memory_max even below what is in use (the kernel then kills at once), and overrule `systemctl set-property`
     #[arg(long)]
     pub force: bool,
 }

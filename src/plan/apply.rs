@@ -4,6 +4,7 @@
 use super::equal::{number, same};
 use super::hierarchy;
 use super::receipt::{Backend, predict};
+use super::slices;
 use super::state::{GroupState, SessionState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, Host};
@@ -42,7 +43,7 @@ pub struct Wanted<'a> {
     pub settings: &'a Settings,
     /// The settings of a live session of the role: the role's, below what its flags said at launch.
     pub session_settings: &'a dyn Fn(&SessionState) -> Settings,
-    /// Lower a memory_max below what is in use.
+    /// Lower a memory_max below what is in use, and overrule what somebody set with `systemctl set-property`.
     pub force: bool,
 }
 
@@ -57,7 +58,7 @@ pub fn plan(wanted: &Wanted<'_>, host: &Host, base: &Base, survey: &Survey) -> P
             .collect();
         let state = survey.group(group);
         if base.slices_are_systemds() {
-            drop_in(&mut plan, &settings, group, survey);
+            slices::converge(&mut plan, &settings, group, host, survey, wanted.force);
         } else {
             plan.steps.extend(writes(&settings, group, state, host));
         }
@@ -240,7 +241,8 @@ fn shield_of_ancestors(plan: &mut Plan, wanted: &Wanted<'_>, base: &Base, survey
     }
 }
 
-fn drop_in(plan: &mut Plan, settings: &[&Setting], slice: &GroupPath, survey: &Survey) {
+/// Brings the drop-in of a slice with a unit file to what is declared.
+pub(super) fn drop_in(plan: &mut Plan, settings: &[&Setting], slice: &GroupPath, survey: &Survey) {
     let path = drop_in_path(slice);
     let text = drop_in_text(settings);
     let before = survey.drop_ins.get(&path).cloned();

@@ -1,6 +1,7 @@
 //! The steps that take away exactly what cgmgr made, and nothing else.
 
 use super::apply::{drop_in_path, is_unread};
+use super::slices;
 use super::state::{GroupState, Survey};
 use super::step::{Notice, Plan, Step};
 use crate::host::{Base, SUPERVISOR};
@@ -36,6 +37,8 @@ pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {
     }
     if base.slices_are_systemds() {
         drop_ins(&mut plan, base, survey);
+        slices::take_back(&mut plan, &base.workloads, survey, &removed);
+        slices::take_back(&mut plan, &base.agent, survey, &[]);
     } else {
         slice(&mut plan, &base.workloads, survey, &removed);
         slice(&mut plan, &base.agent, survey, &[]);

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod live;
 pub mod receipt;
 pub mod session;
+pub mod slices;
 pub mod state;
 pub mod step;
 pub mod unit;

@@ -144,8 +144,9 @@ pub fn of_read_back(
         Held::Exact if matches!(foretold, Outcome::Idle { .. }) => foretold.clone(),
         Held::Exact => Outcome::Enforced,
         Held::Rounded => Outcome::Rounded { to: found.to_owned() },
-        // What was foretold is no surprise.
-        Held::Other if matches!(foretold, Outcome::Rounded { to } if to == found) => foretold.clone(),
+        Held::Other if matches!(foretold, Outcome::Rounded { to } if held(setting.knob, to, found, page_size) == Held::Exact) => {
+            foretold.clone()
+        }
         Held::Other => Outcome::NotEnforced {
             why: format!("the kernel holds {found}"),
         },
@@ -214,7 +215,7 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
                     let idle = host.io_weight_idle();
                     idle.map_or(Outcome::Enforced, |why| Outcome::Idle { why })
                 }
-                (Outcome::Enforced, "cpu.max") if backend == Backend::Scope || is_systemds(setting, base) => {
+                (Outcome::Enforced, "cpu.max") if backend == Backend::Scope && setting.knob.part == Part::Session => {
                     let rounded = setting
                         .text()
                         .and_then(|text| unit::rounded(&text, host.systemd_version?));

@@ -64,6 +64,19 @@ impl SessionState {
     }
 }
 
+/// One of the two slices as systemd has it, where it is systemd's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SliceUnit {
+    /// Whether it runs.
+    pub active: bool,
+    /// Its unit file; empty where there is none.
+    pub fragment: String,
+    /// `Description`.
+    pub description: String,
+    /// Drop-in files in force.
+    pub drop_ins: Vec<String>,
+}
+
 /// The hierarchy as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -75,6 +88,10 @@ pub struct Survey {
     pub drop_ins: BTreeMap<String, String>,
     /// Those of them, by path, of which systemd has not carried out the last change: who made it was killed.
     pub unread: BTreeSet<String>,
+    /// The slices as systemd has them, where they are systemd's and somebody asked.
+    pub units: BTreeMap<GroupPath, SliceUnit>,
+    /// systemd's version, where a slice is in no file and somebody asked.
+    pub systemd: Option<u32>,
 }
 
 impl Survey {

@@ -1,5 +1,6 @@
 //! One change to the machine, and the order of many.
 
+use super::unit::Property;
 use crate::limits::{Controller, KnobId};
 use crate::path::GroupPath;
 use serde_json::{Value as Json, json};
@@ -82,6 +83,31 @@ pub enum Step {
         /// The slices whose limits changed.
         units: Vec<String>,
     },
+    /// Have systemd make a unit that is in no file, or give one that runs without a file these properties.
+    StartTransient {
+        /// The unit.
+        unit: String,
+        /// Its properties.
+        properties: Vec<Property>,
+        /// What they are now, where the unit runs already: it is not stopped to take this back.
+        before: Option<Vec<Property>>,
+    },
+    /// Have systemd set properties of a unit that runs, until the next boot.
+    SetProperties {
+        /// The unit.
+        unit: String,
+        /// The properties.
+        properties: Vec<Property>,
+        /// What they are now.
+        before: Vec<Property>,
+    },
+    /// Have systemd stop a unit that is in no file.
+    StopUnit {
+        /// The unit.
+        unit: String,
+        /// The properties that it has.
+        properties: Vec<Property>,
+    },
 }
 
 /// The control file that enables controllers for children.
@@ -110,6 +136,9 @@ impl Step {
             Self::DropIn { text: Some(_), .. } => "write",
             Self::DropIn { text: None, .. } => "remove",
             Self::Reload { .. } => "reload",
+            Self::StartTransient { .. } => "start",
+            Self::SetProperties { .. } => "set",
+            Self::StopUnit { .. } => "stop",
         }
     }
 
@@ -133,6 +162,9 @@ impl Step {
             Self::Kill { group } => format!("{}/cgroup.kill", at(group)),
             Self::DropIn { path, .. } => path.clone(),
             Self::Reload { units } => units.join(" "),
+            Self::StartTransient { unit, .. }
+            | Self::SetProperties { unit, .. }
+            | Self::StopUnit { unit, .. } => unit.clone(),
         }
     }
 
@@ -146,6 +178,14 @@ impl Step {
             Self::Kill { .. } => Some("1".into()),
             Self::Identify { identity, .. } => Some(format!("user.cgmgr.session={identity}")),
             Self::DropIn { text, .. } => text.clone(),
+            Self::StartTransient { properties, .. } | Self::SetProperties { properties, .. } => Some(
+                properties
+                    .iter()
+                    .map(Property::line)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            ),
+            Self::StopUnit { .. } => None,
             Self::MakeGroup { .. } | Self::RemoveGroup { .. } | Self::Unmark { .. } | Self::Reload { .. } => {
                 None
             }
@@ -184,6 +224,33 @@ impl Step {
                 before: text.clone(),
             }),
             Self::Reload { units } => Some(Self::Reload { units: units.clone() }),
+            Self::StartTransient {
+                unit,
+                properties,
+                before: None,
+            } => Some(Self::StopUnit {
+                unit: unit.clone(),
+                properties: properties.clone(),
+            }),
+            Self::StartTransient {
+                unit,
+                properties,
+                before: Some(before),
+            }
+            | Self::SetProperties {
+                unit,
+                properties,
+                before,
+            } => Some(Self::SetProperties {
+                unit: unit.clone(),
+                properties: before.clone(),
+                before: properties.clone(),
+            }),
+            Self::StopUnit { unit, properties } => Some(Self::StartTransient {
+                unit: unit.clone(),
+                properties: properties.clone(),
+                before: None,
+            }),
             Self::Disable { group, controllers } => Some(Self::Enable {
                 group: group.clone(),
                 controllers: controllers.clone(),
@@ -206,6 +273,10 @@ impl Step {
                 let body: Vec<&str> = text.lines().filter(|l| l.contains('=')).collect();
                 format!("write  {path}  {}", body.join(" "))
             }
+            // The request as systemd gets it.
+            (Self::StartTransient { .. }, Some(value)) => format!("StartTransientUnit {path}  {value}"),
+            (Self::SetProperties { .. }, Some(value)) => format!("SetUnitProperties {path}  {value}"),
+            (Self::StopUnit { .. }, _) => format!("StopUnit {path}"),
             (
                 Self::Write {
                     before: Some(before), ..
@@ -340,5 +411,30 @@ mod tests {
             "mkdir  /sys/fs/cgroup/workloads.slice"
         );
         assert_eq!(make.to_json("/m")["undo"]["step"], "rmdir");
+    }
+
+    #[test]
+    fn what_systemd_is_asked_for_has_an_undo() {
+        let slice = Step::StartTransient {
+            unit: "workloads.slice".into(),
+            properties: vec![Property::number("MemoryMax", 4096)],
+            before: None,
+        };
+        assert_eq!(
+            slice.line("/m"),
+            "StartTransientUnit workloads.slice  MemoryMax=4096"
+        );
+        assert_eq!(slice.undo().unwrap().line("/m"), "StopUnit workloads.slice");
+        assert_eq!(slice.undo().unwrap().undo().unwrap(), slice);
+        // One that ran before is not stopped.
+        let taken = Step::StartTransient {
+            unit: "workloads.slice".into(),
+            properties: vec![Property::number("MemoryMax", 4096)],
+            before: Some(vec![Property::number("MemoryMax", u64::MAX)]),
+        };
+        assert_eq!(
+            taken.undo().unwrap().line("/m"),
+            "SetUnitProperties workloads.slice  MemoryMax=infinity"
+        );
     }
 }

@@ -5,6 +5,7 @@ mod boundary;
 mod protect;
 mod readme;
 mod slices;
+mod transient_slices;
 mod unread;
 mod user;
 

@@ -489,6 +489,7 @@ fn name(number: i64) -> String {
         SYS_set_robust_list SYS_set_tid_address SYS_setgroups SYS_setpgid SYS_setpriority SYS_setresgid
         SYS_setresuid SYS_setrlimit SYS_setsid SYS_sigaltstack SYS_signalfd4 SYS_socketpair SYS_stat SYS_statfs
         SYS_statx SYS_sysinfo SYS_uname SYS_unlink SYS_unlinkat SYS_vfork SYS_wait4 SYS_waitid SYS_write SYS_writev
+        SYS_connect
     );
     let found = names.iter().find(|(n, _)| *n == number);
     found.map_or(format!("call_{number}"), |(_, name)| {

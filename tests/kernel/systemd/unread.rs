@@ -1,21 +1,26 @@
 //! Killed between the change of a drop-in and systemd's reading it: the files say what is declared, the kernel does not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
-use crate::cgmgr::{Done, cgmgr, command, finish};
+use crate::cgmgr::{cgmgr, command};
 use crate::lab::{Lab, read, workloads};
+use crate::tracer::{Fault, trace};
 
-/// Runs cgmgr where `systemctl` kills whoever calls it.
-fn killed(lab: &Lab, words: &[&str]) -> Done {
-    let fake = lab.file("systemctl", "#!/bin/sh\nkill -KILL $PPID\n");
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("a file of ours");
-    let path = format!(
-        "{}:{}",
-        fake.trim_end_matches("/systemctl"),
-        crate::lab::must("PATH")
+/// Runs cgmgr, and kills it where it turns to systemd with a drop-in changed.
+fn killed(words: &[&str]) -> i32 {
+    let mut changed = false;
+    let traced = trace(
+        &mut command(words),
+        None,
+        &mut |call| {
+            let changes = ["rename", "unlink"].contains(&call.name.as_str());
+            changed |= changes && call.about.contains("50-cgmgr.conf");
+            (changed && call.name == "connect").then_some(Fault::Kill)
+        },
+        &|| true,
     );
-    finish(command(words).env("PATH", path))
+    assert!(traced.hit.is_some(), "{words:?} did not turn to systemd");
+    traced.status
 }
 
 fn ceiling() -> String {
@@ -38,7 +43,7 @@ fn what_systemd_was_not_told_of_the_next_apply_and_down_tell_it() {
     let role = lab.file("w.role.toml", "[workloads]\nmemory_max = \"400 MiB\"\n");
     let open = lab.file("o.role.toml", "[agent]\ncpu_weight = 200\n");
 
-    assert_eq!(killed(&lab, &["apply", &role]).status, 137);
+    assert_eq!(killed(&["apply", &role]), 137);
     assert_eq!(ceiling(), before);
     cgmgr(&["apply", &role]).expect(0);
     assert_eq!(ceiling(), wanted);
@@ -48,20 +53,20 @@ fn what_systemd_was_not_told_of_the_next_apply_and_down_tell_it() {
     );
 
     // A drop-in that went is no trace of what the kernel still holds.
-    assert_eq!(killed(&lab, &["apply", &open]).status, 137);
+    assert_eq!(killed(&["apply", &open]), 137);
     assert_eq!(ceiling(), wanted);
     cgmgr(&["apply", &open]).expect(0);
     assert_eq!(ceiling(), before);
 
     cgmgr(&["apply", &role]).expect(0);
-    assert_eq!(killed(&lab, &["down"]).status, 137);
+    assert_eq!(killed(&["down"]), 137);
     assert_eq!(ceiling(), wanted);
     cgmgr(&["down"]).expect(0);
     assert_eq!(ceiling(), before);
     nothing_left();
 
     // Killed where there was nothing yet, and then given up: `down` leaves nothing either.
-    assert_eq!(killed(&lab, &["apply", &role]).status, 137);
+    assert_eq!(killed(&["apply", &role]), 137);
     cgmgr(&["down"]).expect(0);
     assert_eq!(ceiling(), before);
     nothing_left();
