@@ -215,7 +215,9 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
                     let idle = host.io_weight_idle();
                     idle.map_or(Outcome::Enforced, |why| Outcome::Idle { why })
                 }
-                (Outcome::Enforced, "cpu.max") if backend == Backend::Scope && setting.knob.part == Part::Session => {
+                (Outcome::Enforced, "cpu.max")
+                    if backend == Backend::Scope && setting.knob.part == Part::Session =>
+                {
                     let rounded = setting
                         .text()
                         .and_then(|text| unit::rounded(&text, host.systemd_version?));
