@@ -343,7 +343,10 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
         };
         let fix = match base.kind {
             BaseKind::Root => "boot without cgroup_disable= and cgroup_no_v1= for them".to_owned(),
-            BaseKind::SessionsUnit => "systemctl restart cgmgr-sessions, when no session runs".to_owned(),
+            BaseKind::SessionsUnit => {
+                "systemctl stop cgmgr-sessions.scope, when no session runs: the next one has it made anew"
+                    .to_owned()
+            }
             BaseKind::Scopes(_) => "boot without cgroup_disable= for them".to_owned(),
             BaseKind::Namespace | BaseKind::Delegated => {
                 format!(
@@ -715,7 +718,7 @@ mod tests {
         facts.host.base = Err(NoBase {
             id: "not_delegated",
             why: "systemd owns the tree".into(),
-            fix: "cgmgr install --minimal".into(),
+            fix: "cgmgr install".into(),
             unclear: false,
         });
         facts.backend = Backend::Process;
@@ -728,10 +731,7 @@ mod tests {
                 .all(|f| f.fix.is_some()),
             "{all:?}"
         );
-        assert!(
-            all.iter()
-                .any(|f| f.fix.as_deref() == Some("cgmgr install --minimal"))
-        );
+        assert!(all.iter().any(|f| f.fix.as_deref() == Some("cgmgr install")));
     }
 
     #[test]

@@ -178,7 +178,7 @@ pub enum BaseKind {
     Namespace,
     /// A group that was delegated to the caller.
     Delegated,
-    /// The static delegated unit `cgmgr-sessions.service` below systemd's workloads.slice: the slices are systemd's.
+    /// The delegated scope `cgmgr-sessions.scope` below systemd's workloads.slice: the slices are systemd's.
     SessionsUnit,
     /// systemd's workloads.slice: each session is a scope of its own, which systemd makes.
     Scopes(Manager),
@@ -191,7 +191,7 @@ impl BaseKind {
             Self::Root => "the root of the hierarchy",
             Self::Namespace => "the root of a cgroup namespace",
             Self::Delegated => "a delegated group",
-            Self::SessionsUnit => "the delegated unit cgmgr-sessions.service",
+            Self::SessionsUnit => "the delegated scope cgmgr-sessions.scope",
             Self::Scopes(Manager::System) => "scopes of systemd",
             Self::Scopes(Manager::User) => "scopes of the user's systemd",
         }
@@ -221,8 +221,15 @@ pub const AGENT_SLICE: &str = "agent.slice";
 pub const WORKLOADS_SLICE: &str = "workloads.slice";
 /// Name of the leaf that takes the processes found in a base which must hold none.
 pub const SUPERVISOR: &str = "supervisor";
-/// The static delegated unit on a systemd machine.
+/// The unit that makes [`SESSIONS_SCOPE`] on a systemd machine.
 pub const SESSIONS_UNIT: &str = "cgmgr-sessions.service";
+/// The delegated unit on a systemd machine that the sessions are in.
+pub const SESSIONS_SCOPE: &str = "cgmgr-sessions.scope";
+
+/// Where [`SESSIONS_SCOPE`] is.
+pub fn sessions_scope() -> GroupPath {
+    GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_SCOPE)
+}
 
 impl Base {
     /// The hierarchy below `group`.
@@ -238,7 +245,7 @@ impl Base {
         }
     }
 
-    /// The hierarchy of a systemd machine with the sessions unit at `unit`.
+    /// The hierarchy of a systemd machine with the delegated scope at `unit`.
     pub fn sessions_unit(unit: GroupPath, controllers: Vec<Controller>) -> Self {
         let workloads = unit.parent().unwrap_or_else(GroupPath::root);
         let agent = workloads
@@ -297,7 +304,7 @@ impl Base {
 
     /// Where the delegated unit for sessions is on a systemd machine, if it is there.
     pub fn delegated_unit(&self) -> GroupPath {
-        self.workloads.join(SESSIONS_UNIT)
+        self.workloads.join(SESSIONS_SCOPE)
     }
 }
 

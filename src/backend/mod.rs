@@ -3,6 +3,7 @@
 
 pub mod anchor;
 pub mod cgroupfs;
+pub mod enact;
 pub mod failure;
 mod journal;
 pub mod limit;

@@ -2,15 +2,14 @@
 //!
 //! What is not cgmgr's is never overwritten and never removed. A change that fails is taken back.
 
+use crate::plan::drop_in::{FILE, INSTALLED};
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Begins the first line of every unit file that is cgmgr's.
-const MARKER: &str = "# Installed by `cgmgr install`";
-/// Where units go.
+/// Where units of the machine go.
 const UNIT_DIR: &str = "etc/systemd/system";
 /// Where others may have put units of the same name (systemd.unit(5), "Unit File Load Path").
 const OTHER_DIRS: [&str; 3] = [
@@ -18,20 +17,118 @@ const OTHER_DIRS: [&str; 3] = [
     "usr/local/lib/systemd/system",
     "usr/lib/systemd/system",
 ];
-/// The link that starts the unit at boot, and what it says.
-const LINK: &str = "etc/systemd/system/multi-user.target.wants/cgmgr-sessions.service";
-const LINK_TARGET: &str = "/etc/systemd/system/cgmgr-sessions.service";
+/// The same for units of a user's manager.
+const OTHER_DIRS_OF_USERS: [&str; 4] = [
+    "/etc/systemd/user",
+    "/run/systemd/user",
+    "/usr/local/lib/systemd/user",
+    "/usr/lib/systemd/user",
+];
+const SERVICE: &str = "cgmgr-sessions.service";
 /// What stands for the program in the unit file.
 const PROGRAM: &str = "@BINDIR@/cgmgr";
 
-const UNITS: [(&str, &str); 3] = [
+const SLICES: [(&str, &str); 2] = [
     ("agent.slice", include_str!("../../systemd/agent.slice")),
     ("workloads.slice", include_str!("../../systemd/workloads.slice")),
-    (
-        "cgmgr-sessions.service",
-        include_str!("../../systemd/cgmgr-sessions.service"),
-    ),
 ];
+
+/// Where the units of one manager are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// Where cgmgr's go.
+    path: PathBuf,
+    /// The same as the manager sees it: an image's root is not yet the root.
+    seen: PathBuf,
+    /// Where others may have put units of the same name.
+    others: Vec<PathBuf>,
+    service: &'static str,
+    /// Below which target the service is started.
+    target: &'static str,
+}
+
+impl Folder {
+    /// The machine's, whose root directory is `root`.
+    pub fn of_machine(root: &Path) -> Self {
+        Self {
+            path: root.join(UNIT_DIR),
+            seen: Path::new("/").join(UNIT_DIR),
+            others: OTHER_DIRS.iter().map(|directory| root.join(directory)).collect(),
+            service: include_str!("../../systemd/cgmgr-sessions.service"),
+            target: "multi-user.target",
+        }
+    }
+
+    /// A user's, whose configuration is in `config` (`$XDG_CONFIG_HOME`).
+    pub fn of_user(config: &Path) -> Self {
+        let path = config.join("systemd/user");
+        Self {
+            seen: path.clone(),
+            path,
+            others: OTHER_DIRS_OF_USERS.iter().map(PathBuf::from).collect(),
+            service: include_str!("../../systemd/cgmgr-sessions.user.service"),
+            target: "default.target",
+        }
+    }
+
+    fn units(&self) -> [(&'static str, &'static str); 3] {
+        [SLICES[0], SLICES[1], (SERVICE, self.service)]
+    }
+
+    /// The link that starts the service, and what it says.
+    fn link(&self) -> (PathBuf, PathBuf) {
+        let wants = format!("{}.wants", self.target);
+        (self.path.join(wants).join(SERVICE), self.seen.join(SERVICE))
+    }
+
+    fn drop_in(&self, unit: &str) -> PathBuf {
+        self.path.join(format!("{unit}.d")).join(FILE)
+    }
+
+    /// Whether a unit is there as a file. What systemd makes of it only systemd knows.
+    pub fn has(&self, unit: &str) -> bool {
+        let mut all = std::iter::once(&self.path).chain(&self.others);
+        all.any(|directory| fs::symlink_metadata(directory.join(unit)).is_ok())
+    }
+
+    fn is_ours(&self, content: &Content) -> bool {
+        match content {
+            Content::Absent => false,
+            Content::File(text) => text.starts_with(INSTALLED),
+            Content::Link(target) => {
+                *target == self.link().1 || target == Path::new("../cgmgr-sessions.service")
+            }
+        }
+    }
+
+    /// Units that have a drop-in of cgmgr's.
+    fn changed_units(&self) -> Result<Vec<String>, UnitsError> {
+        let mut units = Vec::new();
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(unit) = name.to_str().and_then(|name| name.strip_suffix(".d")) else {
+                continue;
+            };
+            // Somebody may keep a directory or a link of that name there: then it is not cgmgr's.
+            if let Ok(found) = look(&self.drop_in(unit))
+                && self.is_ours(&found)
+            {
+                units.push(unit.to_owned());
+            }
+        }
+        units.sort();
+        Ok(units)
+    }
+}
+
+/// A unit's drop-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropIn {
+    /// The unit.
+    pub unit: String,
+    /// Its text.
+    pub text: String,
+}
 
 /// What a path is, or is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,16 +223,6 @@ fn as_program(path: &Path) -> Result<String, UnitsError> {
     })
 }
 
-fn is_ours(content: &Content) -> bool {
-    match content {
-        Content::Absent => false,
-        Content::File(text) => text.starts_with(MARKER),
-        Content::Link(target) => {
-            target == Path::new(LINK_TARGET) || target == Path::new("../cgmgr-sessions.service")
-        }
-    }
-}
-
 fn look(path: &Path) -> Result<Content, UnitsError> {
     let refused = |e: io::Error| UnitsError {
         message: format!("cannot read {}: {e}", path.display()),
@@ -157,31 +244,33 @@ fn look(path: &Path) -> Result<Content, UnitsError> {
     }
 }
 
-/// What has to change below `root` so that cgmgr's units are in place and run `program`. Empty: they are.
-pub fn to_install(root: &Path, program: &Path) -> Result<Vec<Change>, UnitsError> {
+/// What has to change so that cgmgr's units and these drop-ins are in place, and run `program`. Empty: they are.
+pub fn to_install(folder: &Folder, program: &Path, drop_ins: &[DropIn]) -> Result<Vec<Change>, UnitsError> {
     let program = as_program(program)?;
     let mut changes = Vec::new();
     let mut wanted = Vec::new();
-    for (name, template) in UNITS {
-        for directory in OTHER_DIRS {
-            let path = root.join(directory).join(name);
+    for (name, template) in folder.units() {
+        for directory in &folder.others {
+            let path = directory.join(name);
             let found = look(&path)?;
-            if found != Content::Absent && !is_ours(&found) {
+            if found != Content::Absent && !folder.is_ours(&found) {
                 return foreign(&path);
             }
         }
-        wanted.push((
-            root.join(UNIT_DIR).join(name),
-            Content::File(text(template, &program)),
-        ));
+        wanted.push((folder.path.join(name), Content::File(text(template, &program))));
     }
-    wanted.push((root.join(LINK), Content::Link(LINK_TARGET.into())));
+    for drop_in in drop_ins {
+        wanted.push((folder.drop_in(&drop_in.unit), Content::File(drop_in.text.clone())));
+    }
+    let (link, target) = folder.link();
+    wanted.push((link, Content::Link(target)));
     for (path, after) in wanted {
         let before = look(&path)?;
         match &before {
-            found if *found == after || (is_ours(found) && matches!(after, Content::Link(_))) => continue,
+            found if *found == after => continue,
+            found if folder.is_ours(found) && matches!(after, Content::Link(_)) => continue,
             Content::Absent => {}
-            found if is_ours(found) => {}
+            found if folder.is_ours(found) => {}
             _ => return foreign(&path),
         }
         changes.push(Change { path, before, after });
@@ -196,16 +285,24 @@ fn foreign<T>(path: &Path) -> Result<T, UnitsError> {
     )
 }
 
-/// What has to go so that nothing of cgmgr's is left. Files of others stay; their names are the second part.
-pub fn to_uninstall(root: &Path, drop_ins: &[String]) -> Result<(Vec<Change>, Vec<PathBuf>), UnitsError> {
+/// What has to go so that nothing of cgmgr's is left, also not of `also`, which are files that are its own wherever they
+/// are. Files of others stay; their names are the second part.
+pub fn to_uninstall(folder: &Folder, also: &[String]) -> Result<(Vec<Change>, Vec<PathBuf>), UnitsError> {
     let mut changes = Vec::new();
     let mut foreign = Vec::new();
-    let mut paths = vec![root.join(LINK)];
-    paths.extend(UNITS.iter().rev().map(|(name, _)| root.join(UNIT_DIR).join(name)));
+    let mut paths = vec![folder.link().0];
+    paths.extend(
+        folder
+            .units()
+            .iter()
+            .rev()
+            .map(|(name, _)| folder.path.join(name)),
+    );
+    paths.extend(folder.changed_units()?.iter().map(|unit| folder.drop_in(unit)));
     for path in paths {
         match look(&path)? {
             Content::Absent => {}
-            before if is_ours(&before) => changes.push(Change {
+            before if folder.is_ours(&before) => changes.push(Change {
                 path,
                 before,
                 after: Content::Absent,
@@ -213,7 +310,7 @@ pub fn to_uninstall(root: &Path, drop_ins: &[String]) -> Result<(Vec<Change>, Ve
             _ => foreign.push(path),
         }
     }
-    for path in drop_ins {
+    for path in also {
         let path = PathBuf::from(path);
         let before = look(&path)?;
         if before != Content::Absent {
@@ -301,13 +398,17 @@ mod tests {
 
     const PROGRAM: &str = "/usr/local/bin/cgmgr";
 
+    fn install(root: &Path, program: &str) -> Result<Vec<Change>, UnitsError> {
+        to_install(&Folder::of_machine(root), Path::new(program), &[])
+    }
+
     #[test]
     fn installed_once_then_nothing_to_do_then_gone() {
         let root = root("twice");
-        let changes = to_install(&root, Path::new(PROGRAM)).unwrap();
+        let changes = install(&root, PROGRAM).unwrap();
         assert_eq!(changes.len(), 4);
         change(&changes).unwrap();
-        assert!(to_install(&root, Path::new(PROGRAM)).unwrap().is_empty());
+        assert!(install(&root, PROGRAM).unwrap().is_empty());
         let service = fs::read_to_string(root.join("etc/systemd/system/cgmgr-sessions.service")).unwrap();
         assert!(
             service.contains("\nExecStart=/usr/local/bin/cgmgr anchor\n"),
@@ -315,8 +416,8 @@ mod tests {
         );
         assert!(!service.contains('@'));
         // Another program: only the service changes.
-        assert_eq!(to_install(&root, Path::new("/opt/cgmgr")).unwrap().len(), 1);
-        let (gone, foreign) = to_uninstall(&root, &[]).unwrap();
+        assert_eq!(install(&root, "/opt/cgmgr").unwrap().len(), 1);
+        let (gone, foreign) = to_uninstall(&Folder::of_machine(&root), &[]).unwrap();
         assert_eq!((gone.len(), foreign.len()), (4, 0));
         change(&gone).unwrap();
         assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
@@ -330,12 +431,12 @@ mod tests {
             let path = root.join(directory).join("agent.slice");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "[Slice]\n").unwrap();
-            let refused = to_install(&root, Path::new(PROGRAM)).unwrap_err();
+            let refused = install(&root, PROGRAM).unwrap_err();
             assert!(refused.message.contains("agent.slice exists"), "{refused}");
             fs::remove_file(&path).unwrap();
             std::os::unix::fs::symlink("/dev/null", &path).unwrap();
-            assert!(to_install(&root, Path::new(PROGRAM)).is_err(), "masked");
-            let (gone, _) = to_uninstall(&root, &[]).unwrap();
+            assert!(install(&root, PROGRAM).is_err(), "masked");
+            let (gone, _) = to_uninstall(&Folder::of_machine(&root), &[]).unwrap();
             assert!(gone.is_empty());
             fs::remove_file(&path).unwrap();
         }
@@ -345,13 +446,73 @@ mod tests {
     #[test]
     fn a_failure_takes_back_what_was_done() {
         let root = root("undo");
-        let mut changes = to_install(&root, Path::new(PROGRAM)).unwrap();
+        let mut changes = install(&root, PROGRAM).unwrap();
         // A file where a directory would have to be.
         fs::create_dir_all(&root).unwrap();
         fs::write(root.join("file"), "").unwrap();
         changes[3].path = root.join("file/link");
         assert!(change(&changes).unwrap_err().message.contains("cannot link"));
         assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn drop_ins_come_and_go_and_those_of_others_stay() {
+        let root = root("drop-ins");
+        let folder = Folder::of_machine(&root);
+        let mine = DropIn {
+            unit: "ssh.service".into(),
+            text: format!("{INSTALLED}\n[Service]\nSlice=agent.slice\n"),
+        };
+        let theirs = root.join("etc/systemd/system/other.service.d/50-cgmgr.conf");
+        fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+        fs::write(&theirs, "[Service]\n").unwrap();
+        let of_other = DropIn {
+            unit: "other.service".into(),
+            ..mine.clone()
+        };
+        let refused = to_install(&folder, Path::new(PROGRAM), std::slice::from_ref(&of_other));
+        assert!(
+            refused
+                .unwrap_err()
+                .message
+                .contains("other.service.d/50-cgmgr.conf exists")
+        );
+        change(&to_install(&folder, Path::new(PROGRAM), std::slice::from_ref(&mine)).unwrap()).unwrap();
+        // Without being told again it stays.
+        assert!(install(&root, PROGRAM).unwrap().is_empty());
+        assert!(folder.has("agent.slice") && !folder.has("ssh.service"));
+        let (gone, foreign) = to_uninstall(&folder, &[]).unwrap();
+        assert_eq!((gone.len(), foreign.len()), (5, 0));
+        change(&gone).unwrap();
+        let left: Vec<_> = fs::read_dir(root.join(UNIT_DIR))
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
+        assert_eq!(left, ["other.service.d"]);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_users_units_are_his_own() {
+        let root = root("user");
+        let folder = Folder::of_user(&root);
+        let changes = to_install(&folder, Path::new(PROGRAM), &[]).unwrap();
+        assert_eq!(changes.len(), 4);
+        change(&changes).unwrap();
+        let link = root.join("systemd/user/default.target.wants/cgmgr-sessions.service");
+        assert_eq!(
+            fs::read_link(&link).unwrap(),
+            root.join("systemd/user/cgmgr-sessions.service")
+        );
+        let service = fs::read_to_string(&link).unwrap();
+        assert!(
+            service.contains("\nExecStart=/usr/local/bin/cgmgr anchor --user\n"),
+            "{service}"
+        );
+        change(&to_uninstall(&folder, &[]).unwrap().0).unwrap();
+        assert_eq!(fs::read_dir(root.join("systemd/user")).unwrap().count(), 0);
         fs::remove_dir_all(&root).unwrap();
     }
 

@@ -329,9 +329,18 @@ pub struct JsonArgs {
 /// `install`.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// The static unit for sessions and the two slices only: what this version installs
-    #[arg(long, required = true)]
+    /// The place for sessions and the two slices, and nothing else
+    #[arg(long, conflicts_with_all = ["role", "protect"])]
     pub minimal: bool,
+    /// For the user's own manager (`systemctl --user`) instead of the machine's
+    #[arg(long, conflicts_with_all = ["root", "protect"])]
+    pub user: bool,
+    /// Ceilings and protection from this role's [workloads] and [agent] that hold from boot on
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<PathBuf>,
+    /// A service that is there already, e.g. the agent's, gets into agent.slice with its next start; may be repeated
+    #[arg(long, value_name = "UNIT")]
+    pub protect: Vec<String>,
     /// Only print what would be written
     #[arg(long)]
     pub dry_run: bool,
@@ -346,6 +355,9 @@ pub struct InstallArgs {
 /// `uninstall`.
 #[derive(Debug, Args)]
 pub struct UninstallArgs {
+    /// From the user's own manager (`systemctl --user`) instead of the machine's
+    #[arg(long)]
+    pub user: bool,
     /// Only print what would be removed
     #[arg(long)]
     pub dry_run: bool,
@@ -360,7 +372,11 @@ pub struct SchemaArgs {}
 
 /// `anchor`.
 #[derive(Debug, Args)]
-pub struct AnchorArgs {}
+pub struct AnchorArgs {
+    /// In the user's own manager
+    #[arg(long)]
+    pub user: bool,
+}
 
 /// `set`.
 #[derive(Debug, Args)]
@@ -521,6 +537,10 @@ mod tests {
             "kill",
             "kill a b --json",
             "install --minimal --root",
+            "install --role a.toml --protect ssh.service --protect agent",
+            "install --minimal --role a.toml",
+            "install --user --dry-run",
+            "uninstall --user",
             "anchor",
             "anchor --cgroup-root /a",
             "set a memory_max=1G --force --timeout 0.5",

@@ -106,7 +106,7 @@ commands! {
     "uninstall" => Uninstall(UninstallArgs),
     /// Print the JSON Schema of role files, for editors
     "schema" => Schema(SchemaArgs),
-    /// Hold a delegated unit open (started by cgmgr-sessions.service)
+    /// Make the place of sessions, and what holds it (started by cgmgr-sessions.service)
     #[hide]
     "anchor" => Anchor(AnchorArgs),
     /// Change the limits of a session while it runs

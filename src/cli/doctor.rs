@@ -2,10 +2,9 @@
 
 use super::args::{BackendChoice, Global, JsonArgs};
 use super::context::{self, Outcome, print_json};
-use crate::backend::slices;
 use crate::doctor::{self, Facts, Finding, KnobState, Level, Policy, SelfTest};
 use crate::files;
-use crate::host::Host;
+use crate::host::{Host, SESSIONS_SCOPE, sessions_scope};
 use crate::kernel::counters::parse_limit;
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::{Tree, disks, probe, process, survey};
@@ -15,11 +14,16 @@ use crate::plan::receipt::{self, Backend};
 use crate::plan::step::{Notice, Step};
 use crate::session::launch::Place;
 use crate::session::selftest;
+use crate::systemd::{Manager, Systemd};
 use crate::text::{bytes, escape};
 use crate::workspace;
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
+
+/// How long systemd may take to say its version.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command. Exit status 1: limits cannot be enforced here.
 pub fn doctor(args: &JsonArgs, global: &Global) -> Outcome {
@@ -130,6 +134,11 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
     };
     facts.inside = place.own_session().map(|name| name.to_string());
     facts.self_test = match (&facts.inside, &place.tree) {
+        (None, Some(tree))
+            if base.group == sessions_scope() && matches!(tree.find(&base.group), Ok(None)) =>
+        {
+            SelfTest::NotApplicable(format!("{SESSIONS_SCOPE} is not there; the next launch makes it"))
+        }
         (Some(outer), _) => SelfTest::NotApplicable(format!("this is inside session {outer}")),
         (None, Some(tree)) => match selftest::run(&place, tree, &base) {
             Ok(tested) => SelfTest::Ok(tested),
@@ -141,8 +150,8 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
 }
 
 fn systemd_version() -> Option<String> {
-    let text = slices::systemctl(&["--version"]).ok()?;
-    Some(escape(text.lines().next()?))
+    let version = Systemd::of(Manager::System).within(PATIENCE).version().ok()?;
+    Some(format!("systemd {version}"))
 }
 
 fn render(facts: &Facts, findings: &[Finding], knobs: &[KnobState]) -> String {

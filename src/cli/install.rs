@@ -1,16 +1,22 @@
 //! `cgmgr install`, `cgmgr uninstall` and `cgmgr anchor`: cgmgr's units on a systemd machine.
 
-use super::args::{InstallArgs, UninstallArgs};
+use super::args::{AnchorArgs, Global, InstallArgs, UninstallArgs};
 use super::context::{self, CommandError, Outcome, print_json};
-use crate::backend::anchor;
-use crate::backend::slices::{self, SystemdError};
-use crate::backend::units::{self, Change, UnitsError};
-use crate::host::{AGENT_SLICE, Base, Host, SESSIONS_UNIT, WORKLOADS_SLICE};
+use super::roles;
+use crate::backend::anchor::{self, AnchorError};
+use crate::backend::enact;
+use crate::backend::slices::SystemdError;
+use crate::backend::units::{self, Change, DropIn, Folder, UnitsError};
+use crate::host::{AGENT_SLICE, Base, Host, SESSIONS_SCOPE, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::kernel::{Tree, probe, survey};
-use crate::limits::Controller;
+use crate::limits::{Controller, KnobId, Part, Settings};
 use crate::path::GroupPath;
 use crate::plan::apply::drop_in_path;
+use crate::plan::drop_in;
 use crate::plan::state::Survey;
+use crate::role::Overrides;
+use crate::systemd::{BusError, Manager, Systemd};
+use crate::text::escape;
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -27,59 +33,258 @@ impl From<SystemdError> for CommandError {
     }
 }
 
+impl From<BusError> for CommandError {
+    fn from(error: BusError) -> Self {
+        Self::failed(&error, error.help.clone())
+    }
+}
+
+impl From<AnchorError> for CommandError {
+    fn from(error: AnchorError) -> Self {
+        Self::failed(&error, error.help.clone())
+    }
+}
+
 const NO_SYSTEMD: &str = "PID 1 of this machine is not systemd";
+/// The agent's score where no role says another: only what must never die is lower.
+const PROTECTED_SCORE: i32 = -900;
+
+/// What is installed where.
+struct Site {
+    manager: Manager,
+    folder: Folder,
+    /// The root directory that the files are below.
+    root: PathBuf,
+    /// Nothing is started, and no manager asked.
+    only_files: bool,
+}
+
+impl Site {
+    fn of_user() -> Result<Self, CommandError> {
+        let set = |name: &str| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+        let config = config.filter(|config| config.is_absolute()).ok_or_else(|| {
+            CommandError::failed(
+                "where this user's units go is not known: neither XDG_CONFIG_HOME nor HOME is an absolute path",
+                "HOME=/home/YOU cgmgr install --user",
+            )
+        })?;
+        Ok(Self {
+            manager: Manager::User,
+            folder: Folder::of_user(&config),
+            root: "/".into(),
+            only_files: false,
+        })
+    }
+
+    fn of_machine(root: Option<&Path>) -> Self {
+        let at = root.unwrap_or(Path::new("/"));
+        Self {
+            manager: Manager::System,
+            folder: Folder::of_machine(at),
+            root: at.to_owned(),
+            only_files: root.is_some(),
+        }
+    }
+
+    fn systemd(&self) -> Systemd {
+        Systemd::of(self.manager)
+    }
+
+    /// `systemctl`, as it is to be typed.
+    fn systemctl(&self) -> &'static str {
+        match self.manager {
+            Manager::System => "systemctl",
+            Manager::User => "systemctl --user",
+        }
+    }
+
+    fn is_active(&self, unit: &str) -> bool {
+        self.systemd().unit(unit).is_ok_and(|unit| unit.is_active())
+    }
+}
 
 /// `cgmgr install`.
-pub fn install(args: &InstallArgs) -> Outcome {
+pub fn install(args: &InstallArgs, global: &Global) -> Outcome {
     let host = probe::host(None);
-    let only_files = args.root.is_some();
-    if !only_files && !host.systemd {
+    let site = match args.user {
+        true => Site::of_user()?,
+        false => Site::of_machine(args.root.as_deref()),
+    };
+    if !site.only_files && !host.systemd {
         return Err(CommandError::failed(
             NO_SYSTEMD,
             "there is nothing to install here: `cgmgr run` makes its groups itself. --root DIR is for images",
         ));
     }
-    if !only_files && !args.dry_run && host.euid != 0 {
+    let of_machine = site.manager == Manager::System;
+    if of_machine && !site.only_files && !args.dry_run && host.euid != 0 {
         return Err(CommandError::failed(
             "only root can put units in place",
-            "run as root; --dry-run shows what it would do",
+            "run as root; --dry-run shows what it would do, and --user installs for your own systemd",
         ));
     }
-    let root = args.root.clone().unwrap_or_else(|| PathBuf::from("/"));
-    if !root.is_dir() {
+    if !site.root.is_dir() {
         return Err(CommandError::failed(
-            format!("{} is no directory", crate::text::escape(&root.to_string_lossy())),
+            format!("{} is no directory", escape(&site.root.to_string_lossy())),
             "name the root directory of an image",
         ));
     }
-    let program = program(&root)?;
-    if !only_files && !args.dry_run {
+    let program = program(&site.root)?;
+    if of_machine && !site.only_files && !args.dry_run {
         trusted(&program)?;
     }
-    let changes = units::to_install(&root, &program)?;
+    let (drop_ins, protected) = drop_ins(args, global, &host, &site)?;
+    let changes = units::to_install(&site.folder, &program, &drop_ins)?;
     if args.dry_run {
-        return report(&changes, "would", None, args.json);
+        return report(&changes, "would", None, &[], args.json);
     }
-    let was_active = !only_files && is_active(SESSIONS_UNIT);
+    let were = [SESSIONS_SCOPE, SESSIONS_UNIT].map(|unit| !site.only_files && site.is_active(unit));
     units::change(&changes)?;
-    let started = if only_files {
-        None
-    } else {
-        match start(&changes) {
-            Ok(started) => Some(started),
-            Err(mut error) => {
-                if !was_active {
-                    let _ = slices::systemctl(&["stop", SESSIONS_UNIT]);
+    if site.only_files {
+        return report(&changes, "", None, &[], args.json);
+    }
+    match start(&site, &changes) {
+        Ok(started) => {
+            let later = to_restart(&site, &protected);
+            report(&changes, "", Some(started), &later, args.json)
+        }
+        Err(mut error) => {
+            for (unit, was_active) in [SESSIONS_SCOPE, SESSIONS_UNIT].into_iter().zip(were) {
+                if !was_active && site.is_active(unit) {
+                    let _ = site.systemd().stop(unit);
                 }
-                for left in units::take_back(&changes) {
-                    error.message.push_str(&format!("; could not undo: {left}"));
-                }
-                let _ = slices::systemctl(&["daemon-reload"]);
-                return Err(error);
             }
+            for left in units::take_back(&changes) {
+                error.message.push_str(&format!("; could not undo: {left}"));
+            }
+            let _ = enact::take_up(&site.systemd(), &[]);
+            Err(error)
+        }
+    }
+}
+
+/// The drop-ins that were asked for, and which services are protected by them. Everything wrong is told at once.
+fn drop_ins(
+    args: &InstallArgs,
+    global: &Global,
+    host: &Host,
+    site: &Site,
+) -> Result<(Vec<DropIn>, Vec<String>), CommandError> {
+    let settings = match &args.role {
+        None => Settings::none(),
+        Some(_) if site.root != Path::new("/") => {
+            return Err(CommandError::usage(
+                "--role cannot be put into an image: its percentages would be of this machine",
+                "install it on the machine itself, or write sizes into the image's own drop-ins",
+            ));
+        }
+        Some(path) => {
+            let (role, warnings) = roles::read(path, &Overrides::default(), host, global)?;
+            roles::show(&warnings, global);
+            role.settings
         }
     };
-    report(&changes, "", started, args.json)
+    let mut drop_ins = Vec::new();
+    for (part, slice) in [(Part::Agent, AGENT_SLICE), (Part::Workloads, WORKLOADS_SLICE)] {
+        let of_part: Vec<_> = settings.part(part).collect();
+        drop_ins.extend(drop_in::of_slice(&of_part).map(|text| DropIn {
+            unit: slice.to_owned(),
+            text,
+        }));
+    }
+    if args.role.is_some() && drop_ins.is_empty() {
+        context::warn(
+            "the role declares neither [agent] nor [workloads]: it changes nothing of what is installed",
+        );
+    }
+    let score = settings.get(KnobId::AgentOomScoreAdj).text();
+    let score = score
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(PROTECTED_SCORE);
+    let mut protected = Vec::new();
+    let mut refused = Vec::new();
+    for unit in &args.protect {
+        match service(unit, site) {
+            Ok(unit) if protected.contains(&unit) => {}
+            Ok(unit) => protected.push(unit),
+            Err(error) => refused.push(error),
+        }
+    }
+    if let Some(last) = refused.pop() {
+        refused.iter().for_each(context::say_error);
+        return Err(last);
+    }
+    drop_ins.extend(protected.iter().map(|unit| DropIn {
+        unit: unit.clone(),
+        text: drop_in::of_protected(score),
+    }));
+    Ok((drop_ins, protected))
+}
+
+/// The service that a name means, if it is one that can be put into agent.slice.
+fn service(name: &str, site: &Site) -> Result<String, CommandError> {
+    let shown = escape(name);
+    let list = format!(
+        "`{} list-units --type=service` lists what there is",
+        site.systemctl()
+    );
+    // systemd.unit(5): what a unit's name is made of.
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(CommandError::usage(
+            format!("--protect `{shown}` is no unit's name"),
+            list,
+        ));
+    }
+    let kind = name.rsplit_once('.').map(|(_, kind)| kind);
+    let unit = match kind {
+        Some("service") => name.to_owned(),
+        Some(
+            "scope" | "slice" | "socket" | "target" | "timer" | "mount" | "path" | "device" | "swap"
+            | "automount",
+        ) => {
+            return Err(CommandError::usage(
+                format!("--protect {shown}: only a service can be put into {AGENT_SLICE} by a drop-in"),
+                format!("name the service that the agent runs in: {list}"),
+            ));
+        }
+        _ => format!("{name}.service"),
+    };
+    if unit == SESSIONS_UNIT {
+        return Err(CommandError::usage(
+            format!("--protect {unit}: that is cgmgr's own, and no agent"),
+            format!("name the service that the agent runs in: {list}"),
+        ));
+    }
+    let there = match site.only_files {
+        true => site.folder.has(&unit),
+        false => site.systemd().unit(&unit)?.load == "loaded",
+    };
+    if !there {
+        return Err(CommandError::failed(
+            format!("there is no unit {}", escape(&unit)),
+            list,
+        ));
+    }
+    Ok(unit)
+}
+
+/// Those services that run outside of agent.slice still: a unit's place holds from its next start on.
+fn to_restart(site: &Site, protected: &[String]) -> Vec<String> {
+    let elsewhere = |unit: &&String| {
+        let found = site.systemd().unit(unit).unwrap_or_default();
+        found.is_active() && !found.group.contains(&format!("/{AGENT_SLICE}/"))
+    };
+    protected
+        .iter()
+        .filter(elsewhere)
+        .map(|unit| format!("{} restart {unit}", site.systemctl()))
+        .collect()
 }
 
 /// This program's path, as it is on a machine whose root directory is `root`.
@@ -120,52 +325,59 @@ fn trusted(program: &Path) -> Result<(), CommandError> {
 }
 
 /// Has systemd take the units up. What it says goes to the user.
-fn start(changes: &[Change]) -> Result<String, CommandError> {
-    let changed = |name: &str| {
-        changes
-            .iter()
-            .any(|c| c.path.ends_with(name) && c.verb() == "write")
+fn start(site: &Site, changes: &[Change]) -> Result<String, CommandError> {
+    let systemd = site.systemd();
+    let changed = |unit: &str| {
+        let drop_ins = format!("{unit}.d");
+        let of_it = |c: &&Change| {
+            let directory = c.path.parent().and_then(Path::file_name);
+            c.path.ends_with(unit) && c.verb() == "write" || directory.is_some_and(|d| d == drop_ins.as_str())
+        };
+        changes.iter().any(|c| of_it(&c))
     };
-    let mut said = "it was running already";
     if !changes.is_empty() {
-        slices::systemctl(&["daemon-reload"])?;
+        let slices: Vec<&str> = [AGENT_SLICE, WORKLOADS_SLICE]
+            .into_iter()
+            .filter(|s| changed(s))
+            .collect();
+        enact::take_up(&systemd, &slices)?;
     }
-    let active = is_active(SESSIONS_UNIT);
-    let changed_slices: Vec<String> = [AGENT_SLICE, WORKLOADS_SLICE]
-        .into_iter()
-        .filter(|s| changed(s))
-        .map(str::to_owned)
-        .collect();
-    if !changed_slices.is_empty() {
-        slices::reload(&changed_slices)?;
-    }
-    if !active {
-        slices::systemctl(&["start", SESSIONS_UNIT])?;
-        said = "started";
-    } else if changed(SESSIONS_UNIT) {
-        if running(&probe::host(None)).is_empty() {
-            slices::systemctl(&["restart", SESSIONS_UNIT])?;
-            said = "restarted";
-        } else {
-            said = "sessions run, so it goes on as it was started; the change holds after its next start";
-        }
-    }
-    verify()?;
+    let was_active = site.is_active(SESSIONS_UNIT);
+    let said = if was_active && !changed(SESSIONS_UNIT) && site.is_active(SESSIONS_SCOPE) {
+        "it was running already"
+    } else {
+        // No session is in it, so that none is ended.
+        systemd.restart(SESSIONS_UNIT)?;
+        if was_active { "restarted" } else { "started" }
+    };
+    verify(site)?;
     Ok(said.to_owned())
 }
 
-fn is_active(unit: &str) -> bool {
-    slices::systemctl(&["is-active", "--quiet", unit]).is_ok()
-}
-
 /// What was wanted is that sessions can be limited: that is looked at, and not what systemd said.
-fn verify() -> Result<(), CommandError> {
-    let help = "`systemctl status cgmgr-sessions` and `journalctl -u cgmgr-sessions` show what it said";
+fn verify(site: &Site) -> Result<(), CommandError> {
+    let of_user = if site.manager == Manager::User {
+        "--user "
+    } else {
+        ""
+    };
+    let help = format!(
+        "`systemctl {of_user}status cgmgr-sessions` and `journalctl {of_user}-u cgmgr-sessions` show what it said"
+    );
+    if !site.is_active(SESSIONS_SCOPE) {
+        return Err(CommandError::failed(
+            format!("{SESSIONS_UNIT} was started, but there is no {SESSIONS_SCOPE}"),
+            help,
+        ));
+    }
+    if site.manager == Manager::User {
+        return Ok(());
+    }
     match probe::host(None).base {
         Ok(base) if base.slices_are_systemds() && base.controllers.contains(&Controller::Memory) => Ok(()),
         Ok(base) => Err(CommandError::failed(
             format!(
-                "{SESSIONS_UNIT} runs, but sessions would be in {} without its controllers",
+                "{SESSIONS_SCOPE} is there, but sessions would be in {} without its controllers",
                 base.group
             ),
             help,
@@ -177,28 +389,40 @@ fn verify() -> Result<(), CommandError> {
     }
 }
 
-/// Names of the sessions that run below the unit.
-fn running(host: &Host) -> Vec<String> {
-    let Some(survey) = survey_of_unit(host) else {
+/// Names of the sessions that run in the manager's scope.
+fn running(site: &Site, host: &Host) -> Vec<String> {
+    let group = match site.manager {
+        Manager::System => Some(crate::host::sessions_scope()),
+        Manager::User => site
+            .systemd()
+            .unit(SESSIONS_SCOPE)
+            .ok()
+            .and_then(|unit| GroupPath::new(&unit.group)),
+    };
+    let Some(survey) = group.and_then(|group| survey_of(host, group)) else {
         return Vec::new();
     };
     let alive = survey.sessions.iter().filter(|s| s.state.populated);
     alive.map(|s| s.name.to_string()).collect()
 }
 
-fn survey_of_unit(host: &Host) -> Option<Survey> {
+fn survey_of(host: &Host, scope: GroupPath) -> Option<Survey> {
     let tree = Tree::open(&host.hierarchy.mount()?.point).ok()?;
-    let unit = GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_UNIT);
-    survey::survey(&tree, &Base::sessions_unit(unit, Vec::new()), &|_| false).ok()
+    survey::survey(&tree, &Base::sessions_unit(scope, Vec::new()), &|_| false).ok()
 }
 
-fn report(changes: &[Change], would: &str, service: Option<String>, json: bool) -> Outcome {
+fn report(changes: &[Change], would: &str, service: Option<String>, later: &[String], json: bool) -> Outcome {
     if json {
         let changed: Vec<_> = changes
             .iter()
             .map(|c| json!({ "action": c.verb(), "path": c.path.to_string_lossy() }))
             .collect();
-        print_json(&json!({ "changed": changed, "dry_run": !would.is_empty(), "service": service }))?;
+        print_json(&json!({
+            "changed": changed,
+            "dry_run": !would.is_empty(),
+            "service": service,
+            "restart_later": later,
+        }))?;
         return Ok(0);
     }
     let mut out = io::stdout().lock();
@@ -214,11 +438,23 @@ fn report(changes: &[Change], would: &str, service: Option<String>, json: bool) 
     if changes.is_empty() {
         writeln!(out, "nothing to change: everything is as it should be")?;
     }
+    let of_user = |change: &Change| change.path.to_string_lossy().contains("/systemd/user/");
     if let Some(service) = service {
         writeln!(out, "{SESSIONS_UNIT}: {service}")?;
+        let systemctl = match changes.iter().any(of_user) {
+            true => "systemctl --user",
+            false => "systemctl",
+        };
         writeln!(
             out,
-            "check it with: systemctl status cgmgr-sessions; cgmgr doctor"
+            "check it with: {systemctl} status cgmgr-sessions; cgmgr doctor"
+        )?;
+    }
+    if !later.is_empty() {
+        writeln!(
+            out,
+            "it runs on where it is until it is restarted: {}",
+            later.join("; ")
         )?;
     }
     Ok(0)
@@ -227,9 +463,20 @@ fn report(changes: &[Change], would: &str, service: Option<String>, json: bool) 
 /// `cgmgr uninstall`.
 pub fn uninstall(args: &UninstallArgs) -> Outcome {
     let host = probe::host(None);
+    let site = match args.user {
+        true => Site::of_user()?,
+        false => Site::of_machine(None),
+    };
     let root = GroupPath::root();
-    let drop_ins = [AGENT_SLICE, WORKLOADS_SLICE].map(|slice| drop_in_path(&root.join(slice)));
-    let (changes, foreign) = units::to_uninstall(Path::new("/"), &drop_ins)?;
+    let applied = match site.manager {
+        Manager::System => vec![AGENT_SLICE, WORKLOADS_SLICE],
+        Manager::User => Vec::new(),
+    };
+    let applied: Vec<String> = applied
+        .iter()
+        .map(|slice| drop_in_path(&root.join(slice)))
+        .collect();
+    let (changes, foreign) = units::to_uninstall(&site.folder, &applied)?;
     for path in &foreign {
         context::warn(format_args!(
             "{} was not installed by cgmgr: left alone",
@@ -237,9 +484,13 @@ pub fn uninstall(args: &UninstallArgs) -> Outcome {
         ));
     }
     if changes.is_empty() {
-        return report_removed(&changes, args);
+        return report_removed(&changes, &[], args);
     }
-    let sessions = if host.systemd { running(&host) } else { Vec::new() };
+    let sessions = if host.systemd {
+        running(&site, &host)
+    } else {
+        Vec::new()
+    };
     if !sessions.is_empty() {
         return Err(CommandError::failed(
             format!("sessions still run: {}", sessions.join(", ")),
@@ -247,51 +498,95 @@ pub fn uninstall(args: &UninstallArgs) -> Outcome {
         ));
     }
     if args.dry_run {
-        return report_removed(&changes, args);
+        return report_removed(&changes, &[], args);
     }
     let ours = |name: &str| changes.iter().any(|c| c.path.ends_with(name));
     // Changed first, so that without the right to do so nothing is stopped.
     units::change(&changes)?;
     if host.systemd
-        && let Err(mut error) = put_down(&ours, &host)
+        && let Err(mut error) = put_down(&site, &ours, &host)
     {
         for left in units::take_back(&changes) {
             error.message.push_str(&format!("; could not undo: {left}"));
         }
-        let _ = slices::systemctl(&["daemon-reload"]);
+        let _ = enact::take_up(&site.systemd(), &[]);
         return Err(error);
     }
-    report_removed(&changes, args)
+    let later = if host.systemd {
+        still_protected(&site, &changes)
+    } else {
+        Vec::new()
+    };
+    report_removed(&changes, &later, args)
 }
 
-fn put_down(ours: &dyn Fn(&str) -> bool, host: &Host) -> Result<(), CommandError> {
-    if ours(SESSIONS_UNIT) && is_active(SESSIONS_UNIT) {
-        slices::systemctl(&["stop", SESSIONS_UNIT])?;
+fn put_down(site: &Site, ours: &dyn Fn(&str) -> bool, host: &Host) -> Result<(), CommandError> {
+    let systemd = site.systemd();
+    if ours(SESSIONS_UNIT) {
+        for unit in [SESSIONS_UNIT, SESSIONS_SCOPE] {
+            if systemd.unit(unit)?.is_active() {
+                systemd.stop(unit)?;
+            }
+        }
     }
-    slices::systemctl(&["daemon-reload"])?;
+    systemd.reload()?;
     // A slice that somebody else uses stays up, now with systemd's defaults; stopping it would end what is in it.
-    let survey = survey_of_unit(host).unwrap_or_default();
+    let tree = host
+        .hierarchy
+        .mount()
+        .and_then(|mount| Tree::open(&mount.point).ok());
     for slice in [WORKLOADS_SLICE, AGENT_SLICE] {
-        let state = survey.group(&GroupPath::root().join(slice));
-        if ours(slice) && state.is_some_and(|s| !s.populated && s.children.is_empty()) {
-            slices::systemctl(&["stop", slice])?;
+        let found = systemd.unit(slice)?;
+        let group = GroupPath::new(&found.group).filter(|group| !group.is_root());
+        let Some(group) = tree
+            .as_ref()
+            .zip(group)
+            .and_then(|(tree, at)| tree.find(&at).ok()?)
+        else {
+            continue;
+        };
+        if ours(slice) && found.is_active() && !group.populated()? && group.children()?.is_empty() {
+            systemd.stop(slice)?;
         }
     }
     Ok(())
 }
 
-fn report_removed(changes: &[Change], args: &UninstallArgs) -> Outcome {
+/// Services whose drop-in went, and that run below agent.slice until their next start.
+fn still_protected(site: &Site, changes: &[Change]) -> Vec<String> {
+    let unit = |change: &Change| {
+        let directory = change.path.parent()?.file_name()?.to_str()?;
+        let unit = directory.strip_suffix(".d")?;
+        unit.ends_with(".service").then(|| unit.to_owned())
+    };
+    let inside = |unit: &String| {
+        let found = site.systemd().unit(unit).unwrap_or_default();
+        found.is_active() && found.group.contains(&format!("/{AGENT_SLICE}/"))
+    };
+    let units = changes.iter().filter_map(unit).filter(inside);
+    units
+        .map(|unit| format!("{} restart {unit}", site.systemctl()))
+        .collect()
+}
+
+fn report_removed(changes: &[Change], later: &[String], args: &UninstallArgs) -> Outcome {
     if changes.is_empty() && !args.json {
         writeln!(io::stdout(), "nothing to remove: cgmgr is not installed here")?;
         return Ok(0);
     }
-    report(changes, if args.dry_run { "would" } else { "" }, None, args.json)
+    report(
+        changes,
+        if args.dry_run { "would" } else { "" },
+        None,
+        later,
+        args.json,
+    )
 }
 
-/// `cgmgr anchor`: holds the delegated unit open until it is stopped.
-pub fn anchor() -> Outcome {
-    anchor::prepare()?;
-    anchor::tell_ready()?;
-    anchor::hold();
+/// `cgmgr anchor`: makes the scope of sessions with its anchor, or gives it a new one. Returns once that is done.
+pub fn anchor(args: &AnchorArgs) -> Outcome {
+    let manager = if args.user { Manager::User } else { Manager::System };
+    let scope = anchor::ensure(manager)?;
+    writeln!(io::stdout(), "sessions can be made in {scope}")?;
     Ok(0)
 }

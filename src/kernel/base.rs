@@ -2,7 +2,9 @@
 
 use super::error::KernelError;
 use super::group::{Group, Tree};
-use crate::host::{Base, BaseKind, Hierarchy, Manager, Mount, NoBase, SESSIONS_UNIT, WORKLOADS_SLICE};
+use crate::host::{
+    Base, BaseKind, Hierarchy, Manager, Mount, NoBase, SESSIONS_SCOPE, WORKLOADS_SLICE, sessions_scope,
+};
 use crate::limits::Controller;
 use crate::path::GroupPath;
 
@@ -26,8 +28,9 @@ impl From<KernelError> for NoBase {
     }
 }
 
-/// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's static sessions unit; the
-/// delegated group the caller is in (`own`); scopes of systemd, for root; the root, where PID 1 is not systemd.
+/// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's scope of sessions, also where the
+/// next launch is yet to make it; the delegated group the caller is in (`own`); scopes of systemd, for root; the root, where
+/// PID 1 is not systemd.
 pub fn find(
     hierarchy: &Hierarchy,
     systemd: bool,
@@ -38,12 +41,19 @@ pub fn find(
     if let Some(group) = explicit {
         return named(&tree, group, mount.true_root);
     }
-    let unit = GroupPath::root().join(WORKLOADS_SLICE).join(SESSIONS_UNIT);
-    if let Some(group) = look(tree.find(&unit))?
-        && delegated(&group)?
+    let unit = sessions_scope();
+    let scope = look(tree.find(&unit))?;
+    if let Some(group) = &scope
+        && delegated(group)?
         && group.writable()?
     {
-        return Ok(Base::sessions_unit(unit, controllers(&group)?));
+        return Ok(Base::sessions_unit(unit, controllers(group)?));
+    }
+    let awaited = systemd && scope.is_none() && is_installed();
+    if awaited && rustix::process::geteuid().is_root() {
+        // Gone with its anchor while no session lived. systemd delegates every controller that the root has.
+        let root = tree.group(&GroupPath::root())?;
+        return Ok(Base::sessions_unit(unit, controllers(&root)?));
     }
     let delegated = match own {
         Some(own) => own_delegated(&tree, own, systemd)?,
@@ -59,7 +69,7 @@ pub fn find(
         return none(
             "not_delegated",
             "systemd owns the cgroup tree and has delegated no part of it to this process",
-            match tree.find(&unit).is_ok_and(|u| u.is_some()) {
+            match scope.is_some() || awaited {
                 false => "sudo cgmgr install",
                 true => {
                     "sudo cgmgr run --user YOU, or a group delegated to you (a unit with User=YOU and Delegate=yes)"
@@ -158,6 +168,12 @@ pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool) -> Result<Base, NoBase>
     Ok(Base::scopes(Manager::System, root, controllers))
 }
 
+/// Whether the unit is there that makes the scope: as a file, for a link to nowhere masks it.
+fn is_installed() -> bool {
+    rustix::fs::lstat("/etc/systemd/system/cgmgr-sessions.service")
+        .is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_file())
+}
+
 /// What was found, or nothing where the kernel says that nothing is there or may be looked at.
 fn look(found: Result<Option<Group>, KernelError>) -> Result<Option<Group>, KernelError> {
     match found {
@@ -170,7 +186,7 @@ fn look(found: Result<Option<Group>, KernelError>) -> Result<Option<Group>, Kern
 pub fn readable(tree: &Tree) -> Option<Base> {
     let root = GroupPath::root();
     let workloads = root.join(WORKLOADS_SLICE);
-    let unit = workloads.join(SESSIONS_UNIT);
+    let unit = sessions_scope();
     if let Ok(Some(group)) = tree.find(&unit) {
         return Some(Base::sessions_unit(unit, controllers(&group).ok()?));
     }
@@ -207,7 +223,7 @@ fn named(tree: &Tree, path: &GroupPath, true_root: bool) -> Result<Base, NoBase>
         (true, false) => BaseKind::Namespace,
         (false, _) => BaseKind::Delegated,
     };
-    if path.name() == Some(SESSIONS_UNIT) {
+    if path.name() == Some(SESSIONS_SCOPE) {
         return Ok(Base::sessions_unit(path.clone(), controllers(&group)?));
     }
     Ok(Base::below(kind, path.clone(), controllers(&group)?))

@@ -646,6 +646,41 @@ fn be_there(wait: &OwnedFd) -> ! {
     }
 }
 
+/// Starts a process that does nothing, for as long as it is let: what it is in stays because it is there. It leads a
+/// session of its own, has no file open and is the last that the kernel kills for memory, where it may be.
+pub fn anchor(comm: &CStr) -> Result<(i32, OwnedFd), Errno> {
+    // SAFETY: fork(2) has no preconditions; the child calls only async-signal-safe functions, and never returns.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        // SAFETY: plain system calls on this process, with strings that have their end; a valid signal set.
+        0 => unsafe {
+            libc::setsid();
+            libc::chdir(c"/".as_ptr());
+            libc::prctl(libc::PR_SET_NAME, comm.as_ptr());
+            let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+            libc::write(score, c"-1000".as_ptr().cast(), 5);
+            libc::syscall(libc::SYS_close_range, 0u32, u32::MAX, 0u32);
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+            loop {
+                libc::pause();
+            }
+        },
+        pid => match open_pidfd(pid) {
+            Ok(pidfd) => Ok((pid, pidfd)),
+            Err(errno) => {
+                // SAFETY: a child of this process that is not reaped yet.
+                unsafe {
+                    libc::kill(pid, libc::SIGKILL);
+                    libc::waitpid(pid, ptr::null_mut(), 0);
+                }
+                Err(errno)
+            }
+        },
+    }
+}
+
 /// Starts a process that does nothing but one write to `file`, an open control file, and ends with the kernel's answer as
 /// its exit status: 0, or the error's number. It keeps nothing of this process open but that file, and is killed when
 /// the calling thread ends. Its pid is the caller's to wait for.

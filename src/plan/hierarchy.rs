@@ -29,6 +29,10 @@ pub fn plan(base: &Base, survey: &Survey) -> Plan {
     let at_base = survey.group(&base.group).unwrap_or(&empty);
     let missing = missing(base, at_base);
     if base.kind == BaseKind::SessionsUnit {
+        // Whoever makes the scope anew enables its controllers.
+        if survey.group(&base.group).is_none() {
+            return plan;
+        }
         plan.extend(empty_out(base, at_base, &missing));
         enable(&mut plan, &base.group, at_base, missing);
         return plan;

@@ -42,7 +42,7 @@ impl Place {
         let (tree, scope) = match (&host.base, backend, host.hierarchy.mount()) {
             (Ok(base), Backend::Cgroupfs | Backend::Scope, Some(mount)) => {
                 let tree = Tree::open(&mount.point)?;
-                let scope = registry::base_scope(base, tree.id(&base.group)?);
+                let scope = registry::base_scope(base, || tree.id(&base.group))?;
                 (Some(tree), scope)
             }
             _ => (None, registry::PROCESS_SCOPE.to_owned()),

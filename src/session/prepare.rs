@@ -9,9 +9,10 @@ use super::promise;
 use super::registry::Lock;
 use super::reserve::{Beside, reserve};
 use super::scoped;
+use crate::backend::anchor;
 use crate::backend::cgroupfs::Cgroupfs;
 use crate::backend::scope::Pin;
-use crate::host::Base;
+use crate::host::{Base, sessions_scope};
 use crate::kernel::sys::{self, Child};
 use crate::kernel::{Group, Tree, process, survey};
 use crate::limits::{Part, Priorities, Settings};
@@ -220,6 +221,9 @@ pub(super) fn ready_parent(
     base: &Base,
     warnings: &mut Vec<String>,
 ) -> Result<Group, LaunchError> {
+    if base.group == sessions_scope() && !anchor::holds(tree, &base.group)? {
+        anchored(place, tree, base, warnings)?;
+    }
     if let Some(parent) = tree.find(&base.sessions)? {
         let enabled = parent.get("cgroup.subtree_control")?.unwrap_or_default();
         let missing = |c: &crate::limits::Controller| !enabled.split(' ').any(|e| e == c.name());
@@ -253,6 +257,25 @@ pub(super) fn ready_parent(
     let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
     fs.carry_out(&plan.steps)?;
     Ok(tree.group(&base.sessions)?)
+}
+
+/// Has systemd's scope of sessions made anew, or given a new anchor: without one it would go with the session that ends
+/// last, even while another one is being launched.
+fn anchored(place: &Place, tree: &Tree, base: &Base, warnings: &mut Vec<String>) -> Result<(), LaunchError> {
+    let _alone = place.alone()?;
+    // Another launch may have been faster.
+    if anchor::holds(tree, &base.group)? {
+        return Ok(());
+    }
+    match anchor::renew(tree) {
+        Ok(()) => Ok(()),
+        // Sessions live in it, so this one can.
+        Err(error) if tree.find(&base.sessions)?.is_some() => {
+            warnings.push(error.message);
+            Ok(())
+        }
+        Err(error) => Err(LaunchError::new(error.message, error.help)),
+    }
 }
 
 /// Only `apply` changes slices; a role that declares another ceiling than the one in force is told so.

@@ -29,12 +29,19 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 /// The registry of sessions without a group.
 pub const PROCESS_SCOPE: &str = "process";
 
-/// The registry of a base whose group has this id. The id names it across mounts and namespaces. The group of the static
-/// unit is made anew with every start of the unit, but it is the same base: there is one of it on a machine.
-pub fn base_scope(base: &Base, id: u64) -> String {
+/// The registry of what systemd's own manager holds.
+pub const SYSTEMD_SCOPE: &str = "systemd";
+
+/// The registry of a base whose group has this id. The id names it across mounts and namespaces. The group of systemd's
+/// scope may be made anew, and need not be there, but it is the same base: there is one of it for each manager.
+///
+/// # Errors
+///
+/// What `id` says.
+pub fn base_scope<E>(base: &Base, id: impl FnOnce() -> Result<u64, E>) -> Result<String, E> {
     match base.kind {
-        BaseKind::SessionsUnit | BaseKind::Scopes(_) => "sessions-unit".to_owned(),
-        _ => format!("base-{id:x}"),
+        BaseKind::SessionsUnit | BaseKind::Scopes(_) => Ok(SYSTEMD_SCOPE.to_owned()),
+        _ => Ok(format!("base-{:x}", id()?)),
     }
 }
 

@@ -68,8 +68,8 @@ impl Look {
         };
         let registry = match (&tree, &base) {
             (Some(tree), Some(base)) => {
-                let id = tree.group(&base.group).and_then(|g| g.id()).ok();
-                id.and_then(|id| Registry::find(&base_scope(base, id)))
+                let scope = base_scope(base, || tree.group(&base.group)?.id());
+                scope.ok().and_then(|scope| Registry::find(&scope))
             }
             _ => None,
         };

@@ -81,7 +81,7 @@ pub fn workloads() -> String {
 /// The directory that holds the sessions' groups.
 pub fn sessions() -> String {
     if is_systemd() {
-        format!("{MOUNT}/workloads.slice/cgmgr-sessions.service")
+        format!("{MOUNT}/workloads.slice/cgmgr-sessions.scope")
     } else {
         workloads()
     }

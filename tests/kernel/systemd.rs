@@ -1,7 +1,9 @@
 //! True of machines that systemd runs.
 
 mod adopt;
+mod anchor;
 mod boundary;
+mod install;
 mod protect;
 mod readme;
 mod slices;

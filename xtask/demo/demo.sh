@@ -51,7 +51,7 @@ groups_before=$(find /sys/fs/cgroup -type d -name '*cgmgr*' | wc -l)
 say "A workspace machine: $(uname -sr), $(nproc) CPUs, $(awk '/MemTotal/ {print int($2/1024)}' /proc/meminfo) MiB of memory."
 if on_systemd && [ ! -e /etc/systemd/system/cgmgr-sessions.service ]; then
     say "systemd owns the cgroup tree. One command puts a delegated unit for sessions beside its own."
-    run cgmgr install --minimal || fail "install"
+    run cgmgr install || fail "install"
     installed=yes
 fi
 

@@ -179,9 +179,9 @@ fn sessions_that_run_when_it_is_removed_go_on_and_the_user_is_told_how_to_end_th
     // What it says is how they end.
     done.says(&(path_of("NAME") + "/cgroup.kill"));
     if is_systemd() {
-        done.says("systemctl stop cgmgr-sessions.service")
+        done.says("systemctl stop cgmgr-sessions.scope")
             .says("once it is stopped: dpkg --purge cgmgr");
-        finish(Command::new("systemctl").args(["stop", "cgmgr-sessions.service"])).expect(0);
+        finish(Command::new("systemctl").args(["stop", "cgmgr-sessions.scope"])).expect(0);
     } else {
         write(&(path_of("kept") + "/cgroup.kill"), "1");
     }

@@ -1,4 +1,4 @@
-//! A stock systemd machine: sessions below the static unit, slices that are systemd's.
+//! A stock systemd machine: sessions in the delegated scope, slices that are systemd's.
 
 use std::fs;
 use std::process::Command;
@@ -20,10 +20,7 @@ fn the_units_are_in_place_and_a_second_install_changes_nothing() {
         Some(0),
         "{done:#?}"
     );
-    assert_eq!(
-        systemctl(&["is-active", "cgmgr-sessions.service"]).out,
-        "active\n"
-    );
+    assert_eq!(systemctl(&["is-active", "cgmgr-sessions.scope"]).out, "active\n");
     let unit = sessions();
     let mut value = [0_u8; 16];
     let length = rustix::fs::getxattr(&unit, "user.delegate", &mut value).expect("an attribute");
@@ -81,7 +78,7 @@ fn a_session_survives_reload_and_reexec_and_its_limits_too() {
     ] {
         systemctl(words);
         until("systemd answers", || {
-            systemctl(&["is-active", "cgmgr-sessions.service"]).out == "active\n"
+            systemctl(&["is-active", "cgmgr-sessions.scope"]).out == "active\n"
         });
         assert_eq!(look(), before, "{words:?}");
     }
@@ -196,7 +193,7 @@ fn uninstall_takes_away_what_install_made() {
     without
         .says("cgmgr: warning: ")
         .says("memory_max")
-        .says("install --minimal");
+        .says("cgmgr install");
     cgmgr(&["install", "--minimal"]).expect(0);
     assert_eq!(session_groups(), [""; 0]);
     let placed = run_payload(&["--memory-max", "99MiB"], &["facts"])
@@ -217,35 +214,6 @@ fn install_into_an_image_writes_files_only() {
 }
 
 #[test]
-fn a_killed_anchor_loses_no_more_than_it_must() {
-    let lab = Lab::new();
-    let main = systemctl(&["show", "--value", "--property=MainPID", "cgmgr-sessions.service"]);
-    let pid: i32 = main.out.trim().parse().expect("a pid");
-    let kill = rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid).expect("a pid"),
-        rustix::process::Signal::KILL,
-    );
-    kill.expect("SIGKILL");
-    // It comes back by itself, and takes sessions again.
-    until("the unit is active again", || {
-        let again = systemctl(&[
-            "show",
-            "--value",
-            "--property=MainPID,ActiveState",
-            "cgmgr-sessions.service",
-        ]);
-        again.out.contains("active\n")
-            && !again.out.contains("activating")
-            && !again.out.contains(&format!("{pid}\n"))
-    });
-    let facts = run_payload(&["--memory-max", "99MiB"], &["facts"])
-        .expect(0)
-        .json();
-    assert_eq!(facts["files"]["memory.max"], (99 << 20).to_string());
-    drop(lab);
-}
-
-#[test]
 fn groups_that_are_systemds_are_as_they_were() {
     let _lab = Lab::new();
     let before = children(MOUNT);
@@ -261,8 +229,5 @@ fn groups_that_are_systemds_are_as_they_were() {
     assert_eq!(others(children(MOUNT)), others(before));
     let announced = knobs(&example("rust"));
     assert!(announced.iter().any(of_session));
-    assert_eq!(
-        systemctl(&["is-failed", "cgmgr-sessions.service"]).out,
-        "active\n"
-    );
+    assert_eq!(systemctl(&["is-failed", "cgmgr-sessions.scope"]).out, "active\n");
 }

@@ -1,0 +1,81 @@
+//! The text of drop-ins that `install` writes: what holds from boot on, and for units that are somebody else's.
+
+use crate::limits::Setting;
+
+/// Begins the first line of every file of units that is cgmgr's.
+pub const INSTALLED: &str = "# Installed by `cgmgr install`";
+/// Its name in the directory of a unit's drop-ins.
+pub const FILE: &str = "50-cgmgr.conf";
+
+fn with_head(section: &str, lines: &str) -> String {
+    format!("{INSTALLED}, removed by `cgmgr uninstall`.\n[{section}]\n{lines}")
+}
+
+/// For a slice, what is declared of these settings; `None` where nothing is that a slice can have.
+pub fn of_slice(settings: &[&Setting]) -> Option<String> {
+    let lines: Vec<String> = settings
+        .iter()
+        .filter(|s| s.value.is_some() && s.knob.file.is_some())
+        .filter_map(|s| Some(format!("{}={}\n", s.knob.systemd?, unit_text(s)?)))
+        .collect();
+    (!lines.is_empty()).then(|| with_head("Slice", &lines.concat()))
+}
+
+/// For the service of the agent: its place, and that it is the last to go.
+pub fn of_protected(oom_score_adj: i32) -> String {
+    let lines = format!(
+        "Slice=agent.slice\nOOMScoreAdjust={oom_score_adj}\nOOMPolicy=continue\nManagedOOMPreference=omit\n"
+    );
+    with_head("Service", &lines)
+}
+
+/// The kernel's text as unit files have it (systemd.resource-control(5)).
+fn unit_text(setting: &Setting) -> Option<String> {
+    let text = setting.text()?;
+    if setting.knob.file == Some("cpu.max") {
+        let (quota, _period) = text.split_once(' ')?;
+        // Percent of one CPU with two decimals: exactly the 10 µs of quota that a role can say.
+        return Some(match quota.parse::<u64>() {
+            Ok(us) => format!("{}.{:02}%", us / 1000, us % 1000 / 10),
+            Err(_) => String::new(),
+        });
+    }
+    let value = text.strip_prefix("default ").unwrap_or(&text);
+    Some(match value {
+        "max" => "infinity".into(),
+        value => value.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Machine;
+    use crate::limits::{KnobId, Origin, Part, Settings};
+
+    #[test]
+    fn a_slice_gets_what_is_declared_and_nothing_else() {
+        let mut settings = Settings::none();
+        assert_eq!(
+            of_slice(&settings.part(Part::Workloads).collect::<Vec<_>>()),
+            None
+        );
+        let machine = Machine::plain(1 << 30);
+        for (id, text) in [
+            (KnobId::WorkloadsMemoryMax, "512 MiB"),
+            (KnobId::WorkloadsCpus, "1.2345"),
+            (KnobId::WorkloadsPids, "max"),
+            (KnobId::AgentNice, "-5"),
+        ] {
+            let value = id.knob().parse(text, &machine).unwrap();
+            settings.set(id, value, Origin::Default);
+        }
+        assert_eq!(
+            of_slice(&settings.part(Part::Workloads).collect::<Vec<_>>()).unwrap(),
+            "# Installed by `cgmgr install`, removed by `cgmgr uninstall`.\n[Slice]\nMemoryMax=536870912\n\
+             CPUQuota=123.45%\nTasksMax=infinity\n"
+        );
+        // Set on processes: no slice has it.
+        assert_eq!(of_slice(&settings.part(Part::Agent).collect::<Vec<_>>()), None);
+    }
+}
