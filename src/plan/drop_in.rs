@@ -65,7 +65,7 @@ mod tests {
             (KnobId::WorkloadsMemoryMax, "512 MiB"),
             (KnobId::WorkloadsCpus, "1.2345"),
             (KnobId::WorkloadsPids, "max"),
-            (KnobId::AgentNice, "-5"),
+            (KnobId::AgentOomScoreAdj, "-900"),
         ] {
             let value = id.knob().parse(text, &machine).unwrap();
             settings.set(id, value, Origin::Default);

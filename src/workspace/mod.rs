@@ -30,8 +30,8 @@
 //! other child, takes no signal, and changes nothing that is the whole process's. Any number of sessions may be started
 //! and waited for in any number of threads at once.
 //!
-//! Limits are the kernel's where this process may make groups (root, a delegated group, the unit of `cgmgr install
-//! --minimal`); elsewhere the process backend stands in, and [`Session::receipt`] and [`Session::notes`] say what does not
+//! Limits are the kernel's where this process may make groups (root, a delegated group, the scope of `cgmgr install`);
+//! elsewhere the process backend stands in, and [`Session::receipt`] and [`Session::notes`] say what does not
 //! hold. The operator's policy, `/etc/cgmgr/host.toml`, caps what is started here as it caps the command line; it is read
 //! anew for each session. What is started here is a session like any other: `cgmgr status` shows it, `cgmgr kill` ends it.
 //!
