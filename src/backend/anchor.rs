@@ -166,11 +166,11 @@ fn attempt(tree: &Tree, systemd: &Systemd) -> Result<GroupPath, AnchorError> {
         && let Some(scope) = tree.find(&path)?
     {
         if is_anchored(&scope)? {
-            make_ready(&scope, &path, None)?;
+            make_ready(systemd.manager(), &scope, &path, None)?;
             return Ok(path);
         }
         let anchor = Anchor::start()?;
-        make_ready(&scope, &path, Some(anchor.pid))?;
+        make_ready(systemd.manager(), &scope, &path, Some(anchor.pid))?;
         anchor.stay();
         return Ok(path);
     }
@@ -191,7 +191,7 @@ fn attempt(tree: &Tree, systemd: &Systemd) -> Result<GroupPath, AnchorError> {
             format!("`systemctl status {SESSIONS_SCOPE}` shows what systemd did"),
         ));
     };
-    make_ready(&tree.group(&path)?, &path, Some(anchor.pid))?;
+    make_ready(systemd.manager(), &tree.group(&path)?, &path, Some(anchor.pid))?;
     anchor.stay();
     Ok(path)
 }
@@ -213,8 +213,14 @@ fn properties() -> [Property; 8] {
 }
 
 /// Puts the anchor into its leaf and enables controllers for the sessions beside it. Done again it changes nothing.
-fn make_ready(scope: &Group, path: &GroupPath, anchor: Option<i32>) -> Result<(), AnchorError> {
-    if !base::delegated(scope)? {
+fn make_ready(
+    manager: Manager,
+    scope: &Group,
+    path: &GroupPath,
+    anchor: Option<i32>,
+) -> Result<(), AnchorError> {
+    // A user's own manager marks nothing (measured with 257); what is of this name there is his and cgmgr's.
+    if manager == Manager::System && !base::delegated(scope)? {
         return Err(AnchorError::new(
             format!("{} was not delegated: it is not cgmgr's", scope.path()),
             format!("systemctl stop {SESSIONS_SCOPE}, then systemctl restart {SESSIONS_UNIT}"),

@@ -135,7 +135,7 @@ fn a_role_holds_from_boot_on_and_goes_with_uninstall() {
     assert_eq!(all("/etc/systemd"), before);
     assert!(!Path::new(&workloads()).exists());
     assert!(
-        systemctl(&["list-units", "--all", "--plain", "--no-legend", "cgmgr*"])
+        systemctl(&["list-units", "--all", "--plain", "--no-legend", "cgmgr-sessions*"])
             .out
             .is_empty()
     );
@@ -292,7 +292,10 @@ fn a_user_installs_for_his_own_systemd() {
             .contains(".config/systemd/user/cgmgr-sessions.service\n"),
         "{would:#?}"
     );
-    Manager::run(&[&bin, "install", "--user"]).expect(0);
+    let installed = Manager::run(&[&bin, "install", "--user"]);
+    let said =
+        || finish(Command::new("journalctl").args(["--boot", "--no-pager", "--lines=40", "_UID=1000"])).out;
+    assert_eq!(installed.status, 0, "{installed:#?}\n{}", said());
     let shown = Manager::run(&[
         "systemctl",
         "--user",
