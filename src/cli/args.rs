@@ -335,7 +335,7 @@ pub struct InstallArgs {
     /// For the user's own manager (`systemctl --user`) instead of the machine's
     #[arg(long, conflicts_with_all = ["root", "protect"])]
     pub user: bool,
-    /// Ceilings and protection from this role's [workloads] and [agent] that hold from boot on
+    /// The role's ceiling over all sessions, and its protection of the agent, hold from boot on
     #[arg(long, value_name = "ROLE")]
     pub role: Option<PathBuf>,
     /// A service that is there already, e.g. the agent's, gets into agent.slice with its next start; may be repeated

@@ -347,23 +347,30 @@ fn start(site: &Site, changes: &[Change]) -> Result<String, CommandError> {
         "it was running already"
     } else {
         // No session is in it, so that none is ended.
-        systemd.restart(SESSIONS_UNIT)?;
+        systemd
+            .restart(SESSIONS_UNIT)
+            .map_err(|error| CommandError::failed(&error, what_it_said(site)))?;
         if was_active { "restarted" } else { "started" }
     };
     verify(site)?;
     Ok(said.to_owned())
 }
 
-/// What was wanted is that sessions can be limited: that is looked at, and not what systemd said.
-fn verify(site: &Site) -> Result<(), CommandError> {
+/// Where to read why the unit failed.
+fn what_it_said(site: &Site) -> String {
     let of_user = if site.manager == Manager::User {
         "--user "
     } else {
         ""
     };
-    let help = format!(
+    format!(
         "`systemctl {of_user}status cgmgr-sessions` and `journalctl {of_user}-u cgmgr-sessions` show what it said"
-    );
+    )
+}
+
+/// What was wanted is that sessions can be limited: that is looked at, and not what systemd said.
+fn verify(site: &Site) -> Result<(), CommandError> {
+    let help = what_it_said(site);
     if !site.is_active(SESSIONS_SCOPE) {
         return Err(CommandError::failed(
             format!("{SESSIONS_UNIT} was started, but there is no {SESSIONS_SCOPE}"),
