@@ -12,7 +12,6 @@ use crate::systemd::{BusError, Manager, Reason, Systemd};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::Command;
 
 /// What systemd, or a file of its configuration, refused.
 #[derive(Debug)]
@@ -196,30 +195,6 @@ pub(super) fn stop(unit: &str) -> Result<(), BusError> {
         systemd.reload()?;
     }
     Ok(())
-}
-
-/// Runs `systemctl` with the system manager.
-pub fn systemctl(args: &[&str]) -> Result<String, SystemdError> {
-    let shown = format!("systemctl {}", args.join(" "));
-    let output = Command::new("systemctl")
-        .arg("--system")
-        .arg("--no-ask-password")
-        .args(args)
-        .output();
-    match output {
-        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => Err(SystemdError {
-            message: format!(
-                "`{shown}` failed: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
-            help: "`systemctl status` and `journalctl -b -u init.scope` show what systemd said".into(),
-        }),
-        Err(error) => Err(SystemdError {
-            message: format!("cannot run `{shown}`: {error}"),
-            help: "is systemd installed and PID 1?".into(),
-        }),
-    }
 }
 
 #[cfg(test)]

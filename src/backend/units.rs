@@ -464,7 +464,7 @@ mod tests {
             unit: "ssh.service".into(),
             text: format!("{INSTALLED}\n[Service]\nSlice=agent.slice\n"),
         };
-        let theirs = root.join("etc/systemd/system/other.service.d/50-cgmgr.conf");
+        let theirs = root.join("etc/systemd/system/other.service.d/40-cgmgr.conf");
         fs::create_dir_all(theirs.parent().unwrap()).unwrap();
         fs::write(&theirs, "[Service]\n").unwrap();
         let of_other = DropIn {
@@ -476,7 +476,7 @@ mod tests {
             refused
                 .unwrap_err()
                 .message
-                .contains("other.service.d/50-cgmgr.conf exists")
+                .contains("other.service.d/40-cgmgr.conf exists")
         );
         change(&to_install(&folder, Path::new(PROGRAM), std::slice::from_ref(&mine)).unwrap()).unwrap();
         // Without being told again it stays.

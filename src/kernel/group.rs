@@ -7,6 +7,7 @@ use super::counters::Keyed;
 use super::error::{Doing, KernelError};
 use super::sys::Identity;
 use crate::path::{GroupPath, MAIN, SessionName};
+use crate::plan::unit::is_of_unit;
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,22 +93,6 @@ pub struct Group {
     limits: Option<OwnedFd>,
 }
 
-/// What of a session is on the group of its scope, which systemd writes, and not on the leaf with its processes.
-fn is_on_scope(file: &str) -> bool {
-    const MEMORY: [&str; 9] = [
-        "memory.min",
-        "memory.low",
-        "memory.high",
-        "memory.max",
-        "memory.swap.max",
-        "memory.current",
-        "memory.peak",
-        "memory.swap.current",
-        "memory.events",
-    ];
-    file.starts_with("cpu.") || file == "io.weight" || MEMORY.contains(&file)
-}
-
 impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
@@ -140,10 +125,7 @@ impl Group {
 
     /// The group of the scope, where the file is that one's.
     fn holder(&self, file: &str) -> Option<BorrowedFd<'_>> {
-        self.limits
-            .as_ref()
-            .filter(|_| is_on_scope(file))
-            .map(AsFd::as_fd)
+        self.limits.as_ref().filter(|_| is_of_unit(file)).map(AsFd::as_fd)
     }
 
     /// Its id: the inode number of its directory, which a later group of the same name does not share.

@@ -1254,6 +1254,10 @@ mod tests {
                 &command(&["/bin/true"], &["true"]),
                 None,
                 |pid, _| -> Result<(), ()> {
+                    // Before it waits it may not have said yet with whom it is to end.
+                    while super::super::process::stat(pid).is_none_or(|stat| stat.state != 'S') {
+                        std::thread::yield_now();
+                    }
                     tell.send(pid).unwrap();
                     // SAFETY: ends this thread alone, as a kill ends a process: nothing is closed and nothing unwound.
                     unsafe { libc::syscall(libc::SYS_exit, 0) };

@@ -33,7 +33,9 @@ pub fn plan(base: &Base, survey: &Survey, kill: bool) -> Plan {
         plan.steps.push(Step::RemoveGroup {
             group: session.group.clone(),
         });
-        removed.extend(session.group.name().map(str::to_owned));
+        // The scope around a leaf goes with it.
+        let outermost = session.group.scope().unwrap_or_else(|| session.group.clone());
+        removed.extend(outermost.name().map(str::to_owned));
     }
     if base.slices_are_systemds() {
         drop_ins(&mut plan, base, survey);

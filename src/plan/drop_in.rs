@@ -4,8 +4,9 @@ use crate::limits::Setting;
 
 /// Begins the first line of every file of units that is cgmgr's.
 pub const INSTALLED: &str = "# Installed by `cgmgr install`";
-/// Its name in the directory of a unit's drop-ins.
-pub const FILE: &str = "50-cgmgr.conf";
+/// Its name in the directory of a unit's drop-ins: before that of what `apply` declares until the next boot, which a file of
+/// the same name in /etc would hide (systemd.unit(5)).
+pub const FILE: &str = "40-cgmgr.conf";
 
 fn with_head(section: &str, lines: &str) -> String {
     format!("{INSTALLED}, removed by `cgmgr uninstall`.\n[{section}]\n{lines}")

@@ -25,6 +25,10 @@ pub fn wanted(base: &Base) -> Vec<Controller> {
 /// Makes the hierarchy as far as it is missing. Where it is complete the plan is empty.
 pub fn plan(base: &Base, survey: &Survey) -> Plan {
     let mut plan = Plan::default();
+    // systemd makes what there is, and enables what it takes.
+    if base.scope_manager().is_some() {
+        return plan;
+    }
     let empty = GroupState::default();
     let at_base = survey.group(&base.group).unwrap_or(&empty);
     let missing = missing(base, at_base);

@@ -1,6 +1,6 @@
 //! One change to the machine, and the order of many.
 
-use super::unit::Property;
+use super::unit::{self, Property};
 use crate::limits::{Controller, KnobId};
 use crate::path::GroupPath;
 use serde_json::{Value as Json, json};
@@ -128,6 +128,12 @@ impl Step {
         match self {
             Self::MakeGroup { .. } => "mkdir",
             Self::MoveAll { .. } => "move",
+            Self::Write { group, knob, .. }
+                if group.scope().is_some() && knob.knob().file.is_some_and(unit::is_of_unit) =>
+            {
+                // By systemd, as a property of the scope.
+                "set"
+            }
             Self::Enable { .. } | Self::Disable { .. } | Self::Write { .. } => "write",
             Self::Identify { .. } => "mark",
             Self::Unmark { .. } => "unmark",
@@ -158,7 +164,11 @@ impl Step {
             Self::Enable { group, .. } | Self::Disable { group, .. } => {
                 format!("{}/{SUBTREE_CONTROL}", at(group))
             }
-            Self::Write { group, knob, .. } => format!("{}/{}", at(group), knob.knob().file.unwrap_or("?")),
+            Self::Write { group, knob, .. } => {
+                let file = knob.knob().file.unwrap_or("?");
+                let scope = group.scope().filter(|_| unit::is_of_unit(file));
+                format!("{}/{file}", at(scope.as_ref().unwrap_or(group)))
+            }
             Self::Kill { group } => format!("{}/cgroup.kill", at(group)),
             Self::DropIn { path, .. } => path.clone(),
             Self::Reload { units } => units.join(" "),

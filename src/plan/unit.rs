@@ -67,6 +67,22 @@ impl Property {
     }
 }
 
+/// What of a session in a scope is on the group of the scope, which systemd writes, and not on the leaf with its processes.
+pub fn is_of_unit(file: &str) -> bool {
+    const MEMORY: [&str; 9] = [
+        "memory.min",
+        "memory.low",
+        "memory.high",
+        "memory.max",
+        "memory.swap.max",
+        "memory.current",
+        "memory.peak",
+        "memory.swap.current",
+        "memory.events",
+    ];
+    file.starts_with("cpu.") || file == "io.weight" || MEMORY.contains(&file)
+}
+
 /// The CPU quota's period of everything that cgmgr sets, in µs; systemd's default too.
 const PERIOD: u64 = 100_000;
 

@@ -17,6 +17,7 @@ use crate::kernel::sys::{self, Child};
 use crate::kernel::{Group, Tree, process, survey};
 use crate::limits::{Part, Priorities, Settings};
 use crate::path::{GroupPath, SessionName};
+use crate::plan::Plan;
 use crate::plan::apply;
 use crate::plan::equal::same;
 use crate::plan::hierarchy;
@@ -245,17 +246,7 @@ pub(super) fn ready_parent(
     } else {
         apply::plan(&wanted, &place.host, base, &found)
     };
-    if let Some(refusal) = plan.refusals.first() {
-        return Err(LaunchError {
-            kind: FailureKind::Cgmgr,
-            message: refusal.message.clone(),
-            help: refusal.help.clone(),
-        });
-    }
-    warnings.extend(plan.warnings.iter().map(|w| w.message.clone()));
-    let guard = |name: &SessionName| place.take_charge(name);
-    let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
-    fs.carry_out(&plan.steps)?;
+    carry_out(&plan, place, tree, warnings)?;
     Ok(tree.group(&base.sessions)?)
 }
 
@@ -278,8 +269,29 @@ fn anchored(place: &Place, tree: &Tree, base: &Base, warnings: &mut Vec<String>)
     }
 }
 
+/// Carries a plan out for a launch: what speaks against it is the launch's error.
+pub(super) fn carry_out(
+    plan: &Plan,
+    place: &Place,
+    tree: &Tree,
+    warnings: &mut Vec<String>,
+) -> Result<(), LaunchError> {
+    if let Some(refusal) = plan.refusals.first() {
+        return Err(LaunchError {
+            kind: FailureKind::Cgmgr,
+            message: refusal.message.clone(),
+            help: refusal.help.clone(),
+        });
+    }
+    warnings.extend(plan.warnings.iter().map(|w| w.message.clone()));
+    let guard = |name: &SessionName| place.take_charge(name);
+    let mut fs = Cgroupfs::new(tree, place.host.machine.page_size, &guard);
+    fs.carry_out(&plan.steps)?;
+    Ok(())
+}
+
 /// Only `apply` changes slices; a role that declares another ceiling than the one in force is told so.
-fn differing_ceiling(
+pub(super) fn differing_ceiling(
     settings: &Settings,
     place: &Place,
     tree: &Tree,

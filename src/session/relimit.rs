@@ -78,7 +78,10 @@ pub fn memory_now(tree: &Tree, group: &Group, path: &GroupPath, swap: bool) -> M
         current: current(group),
         reclaimable: parts.into_iter().sum(),
         swap,
+        // Of the scope around a leaf the limits are the session's own.
         ceiling: path
+            .scope()
+            .unwrap_or_else(|| path.clone())
             .parent()
             .and_then(|above| Ceiling::of(tree, &above).smallest()),
     }

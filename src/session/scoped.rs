@@ -3,17 +3,19 @@
 use super::failure::LaunchError;
 use super::launch::Request;
 use super::place::Place;
-use super::prepare::{Prepared, Tenant, identity};
+use super::prepare::{self, Prepared, Tenant, identity};
 use super::promise;
 use super::reserve::{Beside, reserve};
 use crate::backend::cgroupfs::Cgroupfs;
 use crate::backend::scope::{self, ScopeError};
+use crate::backend::slices;
 use crate::host::{Base, Host, Manager, WORKLOADS_SLICE};
 use crate::kernel::error::{Doing, KernelError};
-use crate::kernel::{Group, Tree};
+use crate::kernel::{Group, Tree, survey};
 use crate::limits::{Controller, KnobId, Setting, Settings};
 use crate::path::SessionName;
 use crate::plan::Step;
+use crate::plan::apply;
 use crate::plan::identity::Identity;
 use crate::plan::receipt::{Backend, Outcome, Receipt, of_read_back, predict};
 use crate::plan::session as session_plan;
@@ -47,6 +49,8 @@ pub(super) fn in_scope<'a>(
     tenant: &Tenant,
 ) -> Result<Prepared<'a>, LaunchError> {
     let systemd = Systemd::of(manager);
+    let mut warnings = Vec::new();
+    ready_slices(request.settings, place, tree, base, &mut warnings)?;
     let host = host(place, request.settings, &systemd)?;
     let (name, lock) = reserve(request, place, &Beside::On(tree, base))?;
     let mut receipt = session_plan::forecast(request.settings, &host, Backend::Scope, &[]);
@@ -89,8 +93,33 @@ pub(super) fn in_scope<'a>(
         pin: Some(made.pin),
         receipt,
         promise,
-        warnings: Vec::new(),
+        warnings,
     })
+}
+
+/// Has systemd make the slices that are missing, from the role, whose `[agent]` and `[workloads]` then hold.
+fn ready_slices(
+    settings: &Settings,
+    place: &Place,
+    tree: &Tree,
+    base: &Base,
+    warnings: &mut Vec<String>,
+) -> Result<(), LaunchError> {
+    if tree.find(&base.workloads)?.is_some() {
+        prepare::differing_ceiling(settings, place, tree, base, warnings);
+        return Ok(());
+    }
+    let _alone = place.alone()?;
+    let mut found = survey::survey(tree, base, &|name| place.registry.is_attended(name))?;
+    slices::look(&mut found, base).map_err(|e| LaunchError::new(e.to_string(), e.help))?;
+    let wanted = apply::Wanted {
+        role: "",
+        settings,
+        session_settings: &|_| settings.clone(),
+        force: false,
+    };
+    let plan = apply::plan(&wanted, &place.host, base, &found);
+    prepare::carry_out(&plan, place, tree, warnings)
 }
 
 /// The host, with systemd's version where a CPU quota makes it matter.

@@ -7,14 +7,16 @@ use super::command;
 use super::launch::Place;
 use super::supervise;
 use crate::backend::cgroupfs::Cgroupfs;
-use crate::host::Base;
+use crate::backend::scope;
+use crate::host::{Base, Manager, WORKLOADS_SLICE};
 use crate::kernel::survey::ENABLED;
 use crate::kernel::{Group, Tree, mounts, process, survey, sys};
-use crate::limits::{KNOBS, Part};
+use crate::limits::{Controller, KNOBS, Part};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::hierarchy;
 use crate::plan::identity::Identity;
 use crate::plan::step::{Plan, Step};
+use crate::systemd::{Property, Systemd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -47,6 +49,9 @@ pub const FEATURES: [&str; 4] = ["cgroup.kill", "memory.oom.group", "memory.peak
 
 /// Runs the test below the base of `place`.
 pub fn run(place: &Place, tree: &Tree, base: &Base) -> Result<Tested, String> {
+    if let Some(manager) = base.scope_manager() {
+        return in_scope(place, tree, base, &Systemd::of(manager));
+    }
     let found = survey::survey(tree, base, &|name| place.registry.is_attended(name)).map_err(text)?;
     let plan = hierarchy::plan(base, &found);
     if let Some(refusal) = plan.refusals.first() {
@@ -148,6 +153,37 @@ fn in_parent(
     }
 }
 
+/// In a scope that systemd makes for the test.
+fn in_scope(place: &Place, tree: &Tree, base: &Base, systemd: &Systemd) -> Result<Tested, String> {
+    let name = SessionName::from_text(&format!("doctor-{}", std::process::id()));
+    let lock = place.registry.lock(&name).map_err(|e| e.to_string())?;
+    let _lock = lock.ok_or_else(|| format!("the name {name} is in use"))?;
+    // Where the slice is missing, making it is the first launch's.
+    let there = tree.find(&base.workloads).map_err(text)?.is_some();
+    let slice = match (there, systemd.manager()) {
+        (true, _) => WORKLOADS_SLICE,
+        (false, Manager::System) => "system.slice",
+        (false, Manager::User) => "app.slice",
+    };
+    let properties = [
+        Property::text("Description", "cgmgr doctor: placement self-test"),
+        Property::text("Slice", slice),
+        Property::switch("Delegate", true),
+        Property::text("CollectMode", "inactive-or-failed"),
+        Property::number("MemoryMax", 67_108_864),
+        Property::number("TasksMax", 17),
+    ];
+    let unit = name.scope(std::process::id());
+    let controllers = [Controller::Memory, Controller::Pids];
+    let scope = scope::make(systemd, tree, &unit, &properties, &controllers).map_err(|e| e.to_string())?;
+    let tested = in_group(&scope.main, &scope.path, Ok(()));
+    let _ = scope.main.kill();
+    let _ = scope.main.wait_empty(DEADLINE);
+    let removed = supervise::remove(tree, &scope.path);
+    let tested = tested?;
+    removed.map(|()| tested)
+}
+
 fn in_group(group: &Group, path: &GroupPath, limits: Result<(), String>) -> Result<Tested, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let identity = Identity {
@@ -159,10 +195,15 @@ fn in_group(group: &Group, path: &GroupPath, limits: Result<(), String>) -> Resu
     group.mark(Identity::KEY, &identity.to_text()).map_err(text)?;
     if limits.is_ok() {
         for (file, value) in LIMITS.into_iter().filter(|(file, _)| group.has(file)) {
-            let found = group.write_and_read_back(file, value).map_err(text)?;
+            // Of a scope it is systemd's to write, and was asked for when it was made.
+            let found = if group.is_on_scope(file) {
+                group.get(file).map_err(text)?.unwrap_or_default()
+            } else {
+                group.write_and_read_back(file, value).map_err(text)?
+            };
             if found != value {
                 return Err(format!(
-                    "wrote {value} to {} and read back {found}",
+                    "set {} to {value} and read back {found}",
                     group.file(file)
                 ));
             }

@@ -12,6 +12,10 @@ pub fn sweep(place: &Place, own: &SessionName) -> usize {
     let Some((tree, base)) = place.base() else {
         return 0;
     };
+    // A scope is systemd's to collect, once nobody is in it and nobody holds it open.
+    if base.scope_manager().is_some() {
+        return 0;
+    }
     let Ok(Some(parent)) = tree.find(&base.sessions) else {
         return 0;
     };

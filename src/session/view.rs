@@ -6,6 +6,7 @@ use crate::host::Base;
 use crate::kernel::counters::{Pressure, parse_limit, parse_pressure};
 use crate::kernel::{Group, KernelError, Tree, process, survey};
 use crate::path::{GroupPath, SessionName};
+use crate::plan::receipt::Backend;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -378,7 +379,13 @@ fn in_group(
         name: name.to_string(),
         role: known.role,
         group: Some(path.to_string()),
-        backend: "cgroupfs".into(),
+        backend: if group.is_in_scope() {
+            Backend::Scope
+        } else {
+            Backend::Cgroupfs
+        }
+        .name()
+        .into(),
         state,
         status: None,
         command: known.command,

@@ -86,7 +86,7 @@ fn a_role_holds_from_boot_on_and_goes_with_uninstall() {
     let done = cgmgr(&["install", "--role", &role]).expect(0);
     assert!(
         done.out
-            .contains("wrote /etc/systemd/system/workloads.slice.d/50-cgmgr.conf\n"),
+            .contains("wrote /etc/systemd/system/workloads.slice.d/40-cgmgr.conf\n"),
         "{done:#?}"
     );
     let look = || {
@@ -211,7 +211,7 @@ fn what_cannot_be_protected_is_refused_before_anything_is_written() {
     let agent = Agent::start();
     let folder = "/etc/systemd/system/guinea.service.d";
     fs::create_dir_all(folder).expect("a folder");
-    fs::write(format!("{folder}/50-cgmgr.conf"), "[Service]\nNice=1\n").expect("a file");
+    fs::write(format!("{folder}/40-cgmgr.conf"), "[Service]\nNice=1\n").expect("a file");
     let with_theirs = all("/etc/systemd");
     cgmgr(&["install", "--protect", "guinea"])
         .expect(1)
