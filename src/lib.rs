@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! role.toml ─► role ─► limits ─► plan ─► backend ─► kernel       change the machine
-//!              text    typed     pure    cgroupfs | process
+//!              text    typed     pure    cgroupfs | scope | process
 //!                                 ▲
 //!                                 └── host facts, current state   values, made by kernel::probe and kernel::survey
 //!
@@ -39,7 +39,7 @@
 //! [`session::adopt`] moves processes that run already into a new one.
 //!
 //! To follow one launch: [`cli::run`], then [`session::launch::launch`], [`plan::session::plan`],
-//! [`backend::cgroupfs`], [`kernel::sys::spawn`], [`session::supervise`], [`session::verdict::oom`].
+//! [`backend::cgroupfs`] (or [`backend::scope`], where systemd makes the group), [`kernel::sys::spawn`], [`session::supervise`], [`session::verdict::oom`].
 //!
 //! # Invariants
 //!
@@ -48,6 +48,8 @@
 //!   (`clone3(CLONE_INTO_CGROUP)`); it is never moved there. What is adopted runs before it has limits, and that is said.
 //! - Requested is not effective: every value is read back, and a [receipt](plan::receipt) says what holds.
 //! - A verdict rests on counters read while the group exists, never on an exit status.
+//! - What is systemd's, systemd is asked to change: the slices, and the limits of a scope. Below a unit that it delegated
+//!   everything is cgmgr's.
 //! - What identifies a session lives on its group (`user.cgmgr.session`), who attends it in a lock that the kernel
 //!   frees: a killed cgmgr loses nothing.
 //! - Deliberately absent: cgroup v1, an async runtime, a database, freezing as a means.
