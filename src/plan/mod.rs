@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod down;
+pub mod drift;
 pub mod drop_in;
 pub mod equal;
 pub mod hierarchy;

@@ -76,12 +76,12 @@ fn plain_description(unit: &str) -> String {
 /// A declared value that somebody else's stands in the way of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// The slice.
+    /// The group: of a slice, or of a session in a scope.
     pub slice: GroupPath,
     /// The limit.
     pub knob: KnobId,
     /// What to tell.
-    notice: Notice,
+    pub notice: Notice,
 }
 
 /// What administrators set for the slices with `systemctl set-property` where the role declares something else.

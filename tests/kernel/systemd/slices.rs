@@ -189,11 +189,12 @@ fn uninstall_takes_away_what_install_made() {
     assert!(!fs::exists(sessions()).expect("a look"));
     let units = systemctl(&["list-unit-files", "--no-legend", "cgmgr-sessions*"]);
     assert_eq!(units.out, "");
-    let without = run_payload(&["--memory-max", "99MiB"], &["facts"]).expect(0);
-    without
-        .says("cgmgr: warning: ")
-        .says("memory_max")
-        .says("cgmgr install");
+    // systemd makes the group of each session then.
+    let options = ["--memory-max", "99MiB", "--require-limits"];
+    let without = run_payload(&options, &["facts"]).expect(0).json();
+    let group = without["cgroup"].as_str().expect("a group");
+    assert!(group.ends_with(".scope/main"), "{without:#}");
+    cgmgr(&["down"]).expect(0);
     cgmgr(&["install", "--minimal"]).expect(0);
     assert_eq!(session_groups(), [""; 0]);
     let placed = run_payload(&["--memory-max", "99MiB"], &["facts"])
