@@ -19,6 +19,7 @@ use crate::path::{GroupPath, SessionName};
 use crate::plan::equal::same;
 use crate::plan::identity::Identity;
 use crate::plan::step::{SUBTREE_CONTROL, Step, signed};
+use crate::plan::unit;
 use crate::systemd::Reason;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -424,7 +425,9 @@ impl<'a> Cgroupfs<'a> {
         } else {
             group.write_and_read_back(file, value)?
         };
-        if !same(knob.knob(), value, &found, page_size) {
+        // What a version of systemd rounds is foretold, and told; it is no failure.
+        let rounded = unit::rounded(value, unit::ROUNDS).filter(|_| group.is_on_scope(file));
+        if !same(knob.knob(), value, &found, page_size) && rounded.as_deref() != Some(found.trim_end()) {
             return Err(KernelError::new(Doing::ReadBack, group.file(file), Errno::INVAL)
                 .with_value(value)
                 .with_detail(format!("it holds {}", found.lines().next().unwrap_or("")))

@@ -5,19 +5,22 @@ use super::context::{self, CommandError, Outcome, print_json, warn_notice};
 use super::roles;
 use crate::backend::cgroupfs::{Cgroupfs, Written};
 use crate::backend::slices;
-use crate::host::Base;
+use crate::host::{Base, Host};
 use crate::kernel::error::KernelError;
 use crate::kernel::{Tree, disks, survey};
 use crate::limits::{Part, Setting, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
-use crate::plan::receipt::{Entry, Outcome as Held, Receipt, of_read_back, predict};
+use crate::plan::receipt::{
+    Backend, Entry, Outcome as Held, Receipt, depends_on_version, of_read_back, predict,
+};
 use crate::plan::slices::{Drift, drift, foretell};
 use crate::plan::state::{SessionState, Survey};
 use crate::plan::{Plan, Step};
 use crate::role::{HostPolicy, Overrides, Role};
 use crate::session::launch::Place;
 use serde_json::{Value as Json, json};
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Where sessions are made, with the disks: a role may declare weights for three parts.
@@ -59,7 +62,7 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     carry_out(&work.plan.steps, &place, tree)?;
     place.registry.sweep();
     let after = look(&place, tree, base)?;
-    let receipts = receipts(&work.role, &work.sessions(&after, &place), &place, base, &after);
+    let receipts = receipts(&work, &work.sessions(&after, &place), base, &after);
     if json {
         let mut value = plan_json(&work.plan, &place, tree, base);
         value["changed"] = json!(work.plan.steps.len());
@@ -137,6 +140,8 @@ struct Work<'a> {
     policy: Option<HostPolicy>,
     at: (&'a Tree, &'a Base),
     plan: Plan,
+    /// The host, with what decides what becomes of the limits.
+    host: Cow<'a, Host>,
     /// What the plan was made from.
     found: Survey,
     /// What somebody else set since, and is left so.
@@ -162,22 +167,24 @@ impl<'a> Work<'a> {
         })?;
         let found = look(place, at.0, at.1)?;
         let of_session = |session: &SessionState| session_settings(&role, session, place, policy.as_ref());
+        let host = host(&role, &found, &of_session, &place.host);
         let wanted = Wanted {
             role: &role.name,
             settings: &role.settings,
             session_settings: &of_session,
             force: args.force,
         };
-        let plan = plan_apply(&wanted, &place.host, at.1, &found);
+        let plan = plan_apply(&wanted, &host, at.1, &found);
         let left = match args.force {
             true => Vec::new(),
-            false => drift(&role.settings, &place.host, at.1, &found),
+            false => drift(&role.settings, &host, at.1, &found),
         };
         Ok(Self {
             role,
             policy,
             at,
             plan,
+            host,
             found,
             left,
         })
@@ -193,6 +200,25 @@ impl<'a> Work<'a> {
         let live = live.filter(|s| planned(s));
         let settings = |s: &SessionState| session_settings(&self.role, s, place, self.policy.as_ref());
         live.map(|s| (s.group.clone(), settings(s))).collect()
+    }
+}
+
+/// The host, with systemd's version where what becomes of a live session's limit depends on it.
+fn host<'a>(
+    role: &Role,
+    found: &Survey,
+    of_session: &dyn Fn(&SessionState) -> Settings,
+    host: &'a Host,
+) -> Cow<'a, Host> {
+    let mut live = found.sessions.iter().filter(|s| is_live_of(s, &role.name));
+    let sessions = live.any(|session| {
+        let by = Backend::of_group(&session.group);
+        let settings = of_session(session);
+        settings.part(Part::Session).any(|s| depends_on_version(s, by))
+    });
+    match sessions {
+        true => Cow::Owned(roles::versioned(host)),
+        false => Cow::Borrowed(host),
     }
 }
 
@@ -241,9 +267,8 @@ pub fn refused(plan: &Plan) -> CommandError {
 
 /// What is in force, read from the kernel, for both parts and each live session of the role.
 fn receipts(
-    role: &Role,
+    work: &Work<'_>,
     sessions: &[(GroupPath, Settings)],
-    place: &Place,
     base: &Base,
     after: &Survey,
 ) -> Vec<(GroupPath, Receipt)> {
@@ -253,7 +278,13 @@ fn receipts(
         let foretell = |setting: &Setting, foretold| foretell(setting, foretold, group, after);
         all.push((
             group.clone(),
-            receipt(&role.settings, part, files, place, &foretell),
+            receipt(
+                &work.role.settings,
+                part,
+                files,
+                (&work.host, Backend::Cgroupfs),
+                &foretell,
+            ),
         ));
     }
     for (group, settings) in sessions {
@@ -262,10 +293,11 @@ fn receipts(
             .iter()
             .find(|s| s.group == *group)
             .map(|s| &s.state.files);
+        let by = Backend::of_group(group);
         let as_it_is = |_: &Setting, foretold| foretold;
         all.push((
             group.clone(),
-            receipt(settings, Part::Session, files, place, &as_it_is),
+            receipt(settings, Part::Session, files, (&work.host, by), &as_it_is),
         ));
     }
     all
@@ -275,16 +307,16 @@ fn receipt(
     settings: &Settings,
     part: Part,
     files: Option<&std::collections::BTreeMap<&'static str, String>>,
-    place: &Place,
+    (host, by): (&Host, Backend),
     foretell: &dyn Fn(&Setting, Held) -> Held,
 ) -> Receipt {
     let mut receipt = Receipt::default();
     for setting in settings.part(part) {
-        let foretold = foretell(setting, predict(setting, &place.host, place.backend, &[]));
+        let foretold = foretell(setting, predict(setting, host, by, &[]));
         let found = setting.knob.file.and_then(|f| files?.get(f));
         let outcome = match (foretold, setting.knob.file, found, setting.text()) {
             (foretold, Some(_), Some(found), Some(wanted)) if foretold.is_written() => {
-                of_read_back(setting, &foretold, &wanted, found, place.host.machine.page_size)
+                of_read_back(setting, &foretold, &wanted, found, host.machine.page_size)
             }
             (foretold, Some(file), None, _) if foretold.is_written() => Held::NotEnforced {
                 why: format!("there is no {file}"),

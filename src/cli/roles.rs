@@ -5,12 +5,14 @@ use super::check::{self, Context};
 use super::context::{CommandError, Outcome, colour, host};
 use super::explain;
 use crate::files;
-use crate::host::{Host, Machine};
+use crate::host::{Base, Host, Machine, Manager};
 use crate::kernel::{disks, probe};
 use crate::limits::{KnobId, Settings};
-use crate::plan::receipt::predict;
+use crate::plan::receipt::{depends_on_version, predict};
 use crate::role::{Diagnostic, HostPolicy, Overrides, Role};
+use crate::systemd::Systemd;
 use crate::text::escape;
+use std::cell::OnceCell;
 use std::io;
 use std::path::Path;
 
@@ -61,7 +63,15 @@ pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
         out: &mut out,
         err: &mut err,
     };
-    let effect = |setting: &crate::limits::Setting| predict(setting, &host, backend, &[]).to_string();
+    // systemd is asked for its version at most once, and only where what it rounds is declared.
+    let with_version = OnceCell::new();
+    let effect = |setting: &crate::limits::Setting| {
+        let host = match depends_on_version(setting, backend) {
+            true => with_version.get_or_init(|| versioned(&host)),
+            false => &host,
+        };
+        predict(setting, host, backend, &[]).to_string()
+    };
     Ok(explain::explain(
         &args.role,
         &args.limits.overrides(),
@@ -69,6 +79,16 @@ pub fn explain(args: &ExplainArgs, global: &Global) -> Outcome {
         &effect,
         &mut context,
     )?)
+}
+
+/// The host with the version of the systemd that writes limits there. Where it cannot be asked, nothing is foretold of it.
+pub fn versioned(host: &Host) -> Host {
+    let manager = host.base.as_ref().ok().and_then(Base::scope_manager);
+    let systemd = Systemd::of(manager.unwrap_or(Manager::System));
+    Host {
+        systemd_version: systemd.version().ok(),
+        ..host.clone()
+    }
 }
 
 /// What the host allows. Mistakes are shown; the error then only says that there were some.

@@ -3,7 +3,7 @@
 
 use super::equal::{number, same};
 use super::hierarchy;
-use super::receipt::{Backend, predict};
+use super::receipt::{Backend, Outcome, predict};
 use super::slices;
 use super::state::{GroupState, SessionState, Survey};
 use super::step::{Notice, Plan, Step};
@@ -116,13 +116,16 @@ pub fn sweep(survey: &Survey) -> impl Iterator<Item = Step> {
 /// kernel's default where nothing is declared; a new one has the defaults.
 fn writes(settings: &[&Setting], group: &GroupPath, state: Option<&GroupState>, host: &Host) -> Vec<Step> {
     let mut writes = Vec::new();
+    let by = Backend::of_group(group);
     for setting in settings {
         let knob = setting.knob;
         let Some(text) = setting.text() else { continue };
         let file = knob.file.unwrap_or_default();
+        let foretold = predict(setting, host, by, &[]);
         let before = match state {
             Some(state) => match state.files.get(file) {
                 Some(found) if same(knob, &text, found, host.machine.page_size) => continue,
+                Some(found) if matches!(&foretold, Outcome::Rounded { to } if to == found) => continue,
                 // A controller that is yet to be enabled brings the file along with the kernel's default in it.
                 found => found.cloned().or_else(|| knob.kernel_default.map(str::to_owned)),
             },
@@ -132,7 +135,7 @@ fn writes(settings: &[&Setting], group: &GroupPath, state: Option<&GroupState>, 
         if !declared && before.as_deref().is_none_or(|b| Some(b) == knob.kernel_default) {
             continue;
         }
-        if declared && !predict(setting, host, Backend::Cgroupfs, &[]).is_written() {
+        if declared && !foretold.is_written() {
             continue;
         }
         writes.push(Step::Write {

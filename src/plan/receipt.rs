@@ -4,6 +4,7 @@ use super::equal::{Held, held};
 use super::unit;
 use crate::host::{Base, Hierarchy, Host};
 use crate::limits::{KnobId, Part, Setting};
+use crate::path::GroupPath;
 use serde_json::{Value as Json, json};
 use std::fmt;
 
@@ -178,6 +179,14 @@ impl Backend {
 }
 
 impl Backend {
+    /// What limits the session whose processes are in this group, whichever is used for new ones.
+    pub fn of_group(group: &GroupPath) -> Self {
+        match group.scope() {
+            Some(_) => Self::Scope,
+            None => Self::Cgroupfs,
+        }
+    }
+
     /// Whether sessions have groups.
     pub fn has_groups(self) -> bool {
         self != Self::Process
@@ -227,6 +236,16 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
             }
         }
     }
+}
+
+/// Whether systemd's version decides what becomes of a session's setting: some version of it rounds that.
+pub fn depends_on_version(setting: &Setting, backend: Backend) -> bool {
+    let rounds = |text: String| unit::rounded(&text, unit::ROUNDS).is_some();
+    backend == Backend::Scope
+        && setting.knob.part == Part::Session
+        && setting.value.is_some()
+        && setting.knob.file == Some("cpu.max")
+        && setting.text().is_some_and(rounds)
 }
 
 /// On a hybrid or legacy host the one thing to say about a knob is who has its controller.
