@@ -159,7 +159,8 @@ impl Systemd {
         })
     }
 
-    /// Sets properties of a unit until the next boot, all or none. A reply does not say that the kernel took the values.
+    /// Sets properties of a unit until the next boot, all or none, and waits until they have been written to its control
+    /// files. That it succeeds does not say that the kernel took the values.
     ///
     /// # Errors
     ///
@@ -168,6 +169,9 @@ impl Systemd {
         self.ask(&format!("set properties of {unit}"), async |bus| {
             let body = (unit, true, variants(properties));
             bus.call(PATH, MANAGER, "SetUnitProperties", &body).await?;
+            // It answers, and writes the control files before it looks at its next message (systemd's src/core/manager.c,
+            // manager_loop): once it has answered that too, there is something to read back.
+            bus.call(PATH, PROPERTIES, "Get", &(MANAGER, "Version")).await?;
             Ok(())
         })
     }
