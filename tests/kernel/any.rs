@@ -4,7 +4,7 @@ mod adopt;
 mod after;
 mod boundary;
 mod control;
-mod dialects;
+pub mod dialects;
 mod doctor;
 mod enter;
 mod exhausted;

@@ -14,6 +14,7 @@ mod lab;
 mod people;
 mod pty;
 mod readback;
+mod scoped;
 mod strangers;
 mod systemd;
 mod tracer;

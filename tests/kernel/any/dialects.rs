@@ -6,7 +6,7 @@ use crate::lab::{Lab, read};
 use crate::readback::{compare, knob, knobs, of_session};
 
 /// The shape of `~/.config/jackin/config.toml`.
-const JACKIN: &str = r#"
+pub const JACKIN: &str = r#"
 version = "v1alpha9"
 
 [claude]
@@ -33,7 +33,7 @@ sudo = false
 "#;
 
 /// The shape of multicode's `config.toml`.
-const MULTICODE: &str = r#"
+pub const MULTICODE: &str = r#"
 workspace-directory = "~/workspaces"
 opencode = ["opencode"]
 
