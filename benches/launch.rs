@@ -19,6 +19,7 @@ enum Way {
     ForkExec,
     FloorProcess,
     Cgmgr,
+    Scope,
     Crun,
     Cgexec,
     SystemdRun,
@@ -35,7 +36,9 @@ impl Way {
             Way::Crun,
             Way::Cgexec,
         ];
-        all.extend(machine::is_systemd().then_some(Way::SystemdRun));
+        if machine::is_systemd() {
+            all.extend([Way::Scope, Way::SystemdRun]);
+        }
         all
     }
 
@@ -45,7 +48,10 @@ impl Way {
             Way::Library => "cgmgr library, in a loop",
             Way::ForkExec => "fork + exec, no group",
             Way::FloorProcess => "bare floor, as a process",
+            // Without D-Bus: the unit that it makes groups below was delegated before.
+            Way::Cgmgr if machine::is_systemd() => "cgmgr run, delegated unit",
             Way::Cgmgr => "cgmgr run",
+            Way::Scope => "cgmgr --backend scope run",
             Way::Crun => "crun run",
             Way::Cgexec => "cgcreate cgset cgexec cgdelete",
             Way::SystemdRun => "systemd-run --scope",
@@ -94,19 +100,29 @@ impl Bench {
             Way::FloorProcess => {
                 run_bare(Command::new("/lab/floor").args([&machine::parent(), &name, "/bin/true"]))?;
             }
-            Way::Cgmgr => run_bare(Command::new("/usr/local/bin/cgmgr").args([
-                "run",
-                "--role",
-                ROLE_FILE,
-                "--",
-                "/bin/true",
-            ]))?,
+            Way::Cgmgr => run_bare(&mut cgmgr_run("auto"))?,
+            Way::Scope => run_bare(&mut cgmgr_run("scope"))?,
             Way::Crun => peers::crun("bench-crun")?,
             Way::Cgexec => peers::cgexec(&name)?,
             Way::SystemdRun => peers::systemd_run()?,
         }
         Ok(since.elapsed())
     }
+}
+
+fn cgmgr_run(backend: &str) -> Command {
+    let mut command = Command::new("/usr/local/bin/cgmgr");
+    let words = [
+        "--backend",
+        backend,
+        "run",
+        "--role",
+        ROLE_FILE,
+        "--",
+        "/bin/true",
+    ];
+    command.args(words);
+    command
 }
 
 /// Measures every way in turn, `rounds` times, and prints what came of it.
@@ -164,6 +180,14 @@ fn print_table(title: &str, ways: &[Way], samples: &[Sample]) {
         "at most",
         1.2,
     );
+    if ways.contains(&Way::Scope) {
+        goal(
+            "cgmgr --backend scope run / systemd-run --scope",
+            median(Way::Scope) / median(Way::SystemdRun),
+            "at most",
+            1.0,
+        );
+    }
     for (way, least) in [(Way::Crun, 1.5), (Way::Cgexec, 3.0), (Way::SystemdRun, 5.0)] {
         if ways.contains(&way) {
             goal(

@@ -24,7 +24,7 @@ pub fn parent() -> String {
 /// The same as a group's path in the hierarchy.
 pub fn parent_group() -> &'static str {
     if is_systemd() {
-        "/workloads.slice/cgmgr-sessions.service"
+        "/workloads.slice/cgmgr-sessions.scope"
     } else {
         "/workloads.slice"
     }
