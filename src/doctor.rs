@@ -1,10 +1,10 @@
 //! What is to be said about a machine: facts in, findings out, each with one line of remedy. Pure.
 #![deny(clippy::disallowed_methods)]
 
-use crate::host::{BaseKind, Hierarchy, Host, MountOptions};
+use crate::host::{Base, BaseKind, Hierarchy, Host, Manager, MountOptions};
 use crate::limits::{CoderEnv, Controller, KNOBS, Origin, Part, Priorities, Settings, Value};
 use crate::plan::hierarchy;
-use crate::plan::receipt::{Backend, Outcome, predict};
+use crate::plan::receipt::{Backend, DELEGATE_MORE, Outcome, predict};
 use crate::plan::step::Notice;
 use crate::session::selftest::{FEATURES, Tested};
 use crate::text::{bytes, count};
@@ -43,6 +43,8 @@ pub struct Facts {
     pub self_test: SelfTest,
     /// The host's policy.
     pub policy: Policy,
+    /// Whether the user's own systemd stays when nobody is logged in (loginctl(1), `enable-linger`).
+    pub lingers: bool,
 }
 
 /// The operator's policy for this host (/etc/cgmgr/host.toml).
@@ -347,7 +349,8 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
                 "systemctl stop cgmgr-sessions.scope, when no session runs: the next one has it made anew"
                     .to_owned()
             }
-            BaseKind::Scopes(_) => "boot without cgroup_disable= for them".to_owned(),
+            BaseKind::Scopes(Manager::System) => "boot without cgroup_disable= for them".to_owned(),
+            BaseKind::Scopes(Manager::User) => format!("as root: {DELEGATE_MORE}"),
             BaseKind::Namespace | BaseKind::Delegated => {
                 format!(
                     "have them enabled in cgroup.subtree_control of every group above {}",
@@ -362,6 +365,9 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             format!("controllers missing for sessions: {}", missing.join(" ")),
             fix,
         );
+    }
+    if base.is_users() {
+        users_manager(all, facts);
     }
     let refusals = facts.in_the_way.iter().map(|n| (Level::Warning, n));
     for (level, notice) in refusals.chain(facts.will_move.iter().map(|n| (Level::Note, n))) {
@@ -383,6 +389,32 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
             Level::Note,
             format!("this is inside session {outer}: what `run` starts here stays in it, under its limits"),
             "run cgmgr outside of the session for sessions of their own",
+        );
+    }
+}
+
+/// What is different below a user's own systemd.
+fn users_manager(all: &mut Vec<Finding>, facts: &Facts) {
+    say(
+        all,
+        "user_manager",
+        Level::Note,
+        "the user's own systemd makes the sessions: it holds limits of sessions only, and not [agent] nor [workloads]",
+    );
+    if facts.lingers {
+        say(
+            all,
+            "user_lingers",
+            Level::Ok,
+            "the user's systemd stays when nobody is logged in",
+        );
+    } else {
+        say_fix(
+            all,
+            "user_manager_ends",
+            Level::Note,
+            "the user's systemd ends soon after the last login of the user's, and every session with it",
+            "loginctl enable-linger",
         );
     }
 }
@@ -468,7 +500,15 @@ fn memory(all: &mut Vec<Finding>, facts: &Facts) {
             "declare memory_max and leave memory_high out, or add swap",
         );
     }
+    let users = facts.host.base.as_ref().is_ok_and(Base::is_users);
     match facts.workloads_max {
+        Some(None) | None if users => say_fix(
+            all,
+            "no_ceiling",
+            Level::Note,
+            "workloads.slice of the user's systemd has no memory.max: the user's sessions together have no limit of their own",
+            "systemctl --user set-property workloads.slice MemoryMax=90%",
+        ),
         Some(None) => say_fix(
             all,
             "no_ceiling",
@@ -620,7 +660,7 @@ fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Base, Disk, Machine, Mount, NoBase};
+    use crate::host::{Disk, Machine, Mount, NoBase};
     use crate::path::GroupPath;
 
     fn mount() -> Mount {
@@ -676,6 +716,7 @@ mod tests {
                 ..Tested::default()
             }),
             policy: Policy::None,
+            lingers: false,
         }
     }
 
@@ -794,6 +835,38 @@ mod tests {
         assert!(outcome(&facts).falls_short() && outcome(&facts).is_written());
         facts.host.disks = Some(vec![disk(None)]);
         assert!(ids(&facts).contains(&"io_weight_unknown") && outcome(&facts) == Outcome::Enforced);
+    }
+
+    #[test]
+    fn what_a_users_own_systemd_cannot_do_is_told_with_who_can() {
+        let mut facts = healthy();
+        let user = GroupPath::new("/user.slice/user-7.slice/user@7.service").unwrap();
+        let controllers = vec![Controller::Cpu, Controller::Memory, Controller::Pids];
+        facts.host.base = Ok(Base::scopes(Manager::User, user, controllers));
+        facts.host.euid = 7;
+        facts.backend = Backend::Scope;
+        facts.workloads_max = None;
+        let fix = |facts: &Facts, id: &str| {
+            let all = findings(facts);
+            let said = all.into_iter().find(|f| f.id == id);
+            said.unwrap_or_else(|| panic!("{id}")).fix.unwrap_or_default()
+        };
+        assert!(can_enforce(&facts));
+        assert!(fix(&facts, "controllers_missing").contains("Delegate="));
+        assert!(fix(&facts, "user_manager_ends").contains("enable-linger"));
+        assert!(fix(&facts, "no_ceiling").contains("systemctl --user"));
+        assert!(ids(&facts).contains(&"bookkeeping") && ids(&facts).contains(&"user_manager"));
+        facts.lingers = true;
+        assert!(ids(&facts).contains(&"user_lingers") && !ids(&facts).contains(&"user_manager_ends"));
+        for (knob, enforced) in [
+            ("memory_max", true),
+            ("io_weight", false),
+            ("workloads.memory_max", false),
+        ] {
+            let all = knobs(&facts);
+            let state = all.iter().find(|k| k.knob == knob).unwrap();
+            assert_eq!(state.outcome == Outcome::Enforced, enforced, "{state:?}");
+        }
     }
 
     #[test]

@@ -280,6 +280,11 @@ impl Base {
         }
     }
 
+    /// Whether everything here is below the user's own systemd.
+    pub fn is_users(&self) -> bool {
+        self.scope_manager() == Some(Manager::User)
+    }
+
     /// The session whose group, or a group below it, this is.
     pub fn session_of(&self, group: &GroupPath) -> Option<SessionName> {
         let groups = group.ancestors().filter(|path| self.workloads.contains(path));

@@ -7,6 +7,7 @@
 //! Nothing is ever written to the scope's own group but the controllers for its leaves, which are delegated
 //! (systemd's CGROUP_DELEGATION.md).
 
+use super::limit::scope_of;
 use crate::backend::cgroupfs::enable;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::{Group, Tree, process, sys};
@@ -141,13 +142,23 @@ fn placed(systemd: &Systemd, unit: &str, pid: i32) -> Result<GroupPath, BusError
     }
 }
 
-/// Into its leaf, by this process where it may, else by systemd: a caller outside of the user manager's tree may not
-/// (cgroup-v2.rst, "Delegation Containment").
+/// Whether the kernel's answer is that this process may not move another one there: what is outside of the group that was
+/// delegated to the user stays so for him, whoever's it is (cgroup-v2.rst, "Delegation Containment").
+pub fn is_containment(errno: Errno) -> bool {
+    matches!(errno, Errno::ACCESS | Errno::PERM)
+}
+
+/// Has the systemd that keeps a session's scope move processes into its leaf, whose path this is. `None` where the session
+/// is no scope.
+pub fn attach(path: &GroupPath, pids: &[i32]) -> Option<Result<(), BusError>> {
+    let (systemd, unit) = scope_of(path)?;
+    Some(systemd.attach(&unit, &format!("/{MAIN}"), pids))
+}
+
+/// Into its leaf, by this process where it may, else by systemd: a caller outside of the user manager's tree may not.
 fn move_pin(systemd: &Systemd, leaf: &Group, unit: &str, pid: i32) -> Result<(), ScopeError> {
     match leaf.write("cgroup.procs", &pid.to_string()) {
-        Err(e) if matches!(e.errno, Errno::ACCESS | Errno::PERM) => {
-            Ok(systemd.attach(unit, &format!("/{PIN}"), &[pid])?)
-        }
+        Err(e) if is_containment(e.errno) => Ok(systemd.attach(unit, &format!("/{PIN}"), &[pid])?),
         Err(e) => Err(KernelError {
             doing: Doing::Move,
             ..e

@@ -150,7 +150,8 @@ pub fn reload(slices: &[String]) -> Result<(), SystemdError> {
 
 /// Adds to a survey how systemd has the slices, where they are systemd's.
 pub fn look(survey: &mut Survey, base: &Base) -> Result<(), SystemdError> {
-    if !base.slices_are_systemds() {
+    // Those of a user's own systemd are not set by cgmgr.
+    if !base.slices_are_systemds() || base.is_users() {
         return Ok(());
     }
     let systemd = Systemd::of(Manager::System);

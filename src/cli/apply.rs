@@ -26,6 +26,12 @@ use std::io::{self, Write};
 /// Where sessions are made, with the disks: a role may declare weights for three parts.
 fn place(global: &Global) -> Result<Place, CommandError> {
     let mut place = context::place(global)?;
+    if place.base().is_some_and(|(_, base)| base.is_users()) {
+        return Err(CommandError::failed(
+            "the slices of a user's own systemd are not set by cgmgr: [agent] and [workloads] hold on the machine's only",
+            "as root: `cgmgr apply`; or for all sessions of yours together: systemctl --user set-property workloads.slice MemoryMax=8G",
+        ));
+    }
     place.host.disks = Some(disks::disks(&place.host.hierarchy));
     Ok(place)
 }

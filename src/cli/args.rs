@@ -106,7 +106,7 @@ pub enum BackendChoice {
     Auto,
     /// Files of cgroup v2
     Cgroupfs,
-    /// A transient scope of systemd for each session
+    /// A transient scope for each session: of the machine's systemd for root, of their own for others
     Scope,
     /// nice, oom_score_adj, rlimits, CPU affinity
     Process,

@@ -4,7 +4,7 @@ use super::args::{BackendChoice, Global, JsonArgs};
 use super::context::{self, Outcome, print_json};
 use crate::doctor::{self, Facts, Finding, KnobState, Level, Policy, SelfTest};
 use crate::files;
-use crate::host::{Host, SESSIONS_SCOPE, sessions_scope};
+use crate::host::{Base, Host, SESSIONS_SCOPE, sessions_scope};
 use crate::kernel::counters::parse_limit;
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::{Tree, disks, probe, process, survey};
@@ -14,6 +14,7 @@ use crate::plan::receipt::{self, Backend};
 use crate::plan::step::{Notice, Step};
 use crate::session::launch::Place;
 use crate::session::selftest;
+use crate::session::user::User;
 use crate::systemd::{Manager, Systemd};
 use crate::text::{bytes, escape};
 use crate::workspace;
@@ -50,6 +51,7 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
     let tree = host.hierarchy.mount().and_then(|m| Tree::open(&m.point).ok());
     let mut facts = Facts {
         policy: policy(&host, global),
+        lingers: host.base.as_ref().is_ok_and(Base::is_users) && lingers(host.euid),
         options: probe::mount_options(),
         backend,
         chosen: global.backend != BackendChoice::Auto,
@@ -75,6 +77,13 @@ fn facts(global: &Global) -> Result<Facts, context::CommandError> {
         in_tree(&mut facts, host, tree);
     }
     Ok(facts)
+}
+
+/// Whether logind keeps the user's systemd when nobody is logged in: a file of his name says so (systemd's
+/// src/login/logind-user.c, user_check_linger_file).
+fn lingers(uid: u32) -> bool {
+    let name = User::find(&uid.to_string()).map(|user| user.name);
+    name.is_ok_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 
 fn policy(host: &Host, global: &Global) -> Policy {

@@ -42,7 +42,7 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
         plan.warnings.iter().for_each(warn_notice);
     }
     carry_out(&plan.steps, &place, tree)?;
-    if base.slices_are_systemds() {
+    if base.slices_are_systemds() && !base.is_users() {
         for slice in [&base.agent, &base.workloads] {
             slices::sweep(&drop_in_path(slice));
         }

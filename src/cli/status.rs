@@ -41,6 +41,9 @@ fn overview(look: &Look) -> Result<Overview, CommandError> {
         agent = view::part(tree, &base.agent)?;
         workloads = view::part(tree, &base.workloads)?;
         sessions = view::sessions(tree, base, look.registry.as_ref())?;
+        if let Some(elsewhere) = &look.elsewhere {
+            sessions.extend(view::sessions(tree, elsewhere, None)?);
+        }
     }
     if let Some(registry) = &look.process {
         sessions.extend(view::process_sessions(registry));

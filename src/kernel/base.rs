@@ -2,11 +2,13 @@
 
 use super::error::KernelError;
 use super::group::{Group, Tree};
+use super::{manager, survey};
 use crate::host::{
     Base, BaseKind, Hierarchy, Manager, Mount, NoBase, SESSIONS_SCOPE, WORKLOADS_SLICE, sessions_scope,
 };
 use crate::limits::Controller;
-use crate::path::GroupPath;
+use crate::path::{GroupPath, SessionName};
+use rustix::io::Errno;
 
 fn none<T>(id: &'static str, why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> {
     Err(NoBase {
@@ -29,8 +31,8 @@ impl From<KernelError> for NoBase {
 }
 
 /// The base for cgmgr's hierarchy, in this order: the group the user named; systemd's scope of sessions, also where the
-/// next launch is yet to make it; the delegated group the caller is in (`own`); scopes of systemd, for root; the root, where
-/// PID 1 is not systemd.
+/// next launch is yet to make it; the delegated group the caller is in (`own`); scopes of systemd, for root of the machine's
+/// and for others of their own; the root, where PID 1 is not systemd.
 pub fn find(
     hierarchy: &Hierarchy,
     systemd: bool,
@@ -63,16 +65,20 @@ pub fn find(
         return Ok(base);
     }
     if systemd && rustix::process::geteuid().is_root() {
-        return with_scopes(hierarchy, systemd);
+        return with_scopes(hierarchy, systemd, own);
     }
     if systemd {
+        if let Some(base) = with_users_scopes(&tree, own)? {
+            return Ok(base);
+        }
         return none(
             "not_delegated",
             "systemd owns the cgroup tree and has delegated no part of it to this process",
             match scope.is_some() || awaited {
-                false => "sudo cgmgr install",
+                false => "sudo cgmgr install; or have a systemd of your own: loginctl enable-linger YOU",
                 true => {
-                    "sudo cgmgr run --user YOU, or a group delegated to you (a unit with User=YOU and Delegate=yes)"
+                    "sudo cgmgr run --user YOU; or have a systemd of your own (loginctl enable-linger YOU), or a group \
+                     delegated to you (a unit with User=YOU and Delegate=yes)"
                 }
             },
         );
@@ -146,8 +152,9 @@ fn usable(hierarchy: &Hierarchy) -> Result<(&Mount, Tree), NoBase> {
     Ok((mount, tree))
 }
 
-/// Where each session is a scope of systemd's, below its workloads.slice.
-pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool) -> Result<Base, NoBase> {
+/// Where each session is a scope of systemd's, below its workloads.slice: of the machine's for root, and of his own for
+/// another user.
+pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool, own: Option<&GroupPath>) -> Result<Base, NoBase> {
     let (_, tree) = usable(hierarchy)?;
     if !systemd {
         return none(
@@ -157,15 +164,64 @@ pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool) -> Result<Base, NoBase>
         );
     }
     if !rustix::process::geteuid().is_root() {
-        return none(
-            "not_root",
-            "only root may ask the machine's systemd for scopes",
-            "run as root",
-        );
+        return match with_users_scopes(&tree, own)? {
+            Some(base) => Ok(base),
+            None => none(
+                "no_user_manager",
+                "only root may ask the machine's systemd for scopes, and no systemd of this user's own runs",
+                "log in, or let the user linger: loginctl enable-linger YOU; or run as root",
+            ),
+        };
     }
     let root = GroupPath::root();
     let controllers = controllers(&tree.group(&root)?)?;
     Ok(Base::scopes(Manager::System, root, controllers))
+}
+
+/// The same below the user's own systemd, if it runs.
+fn with_users_scopes(tree: &Tree, own: Option<&GroupPath>) -> Result<Option<Base>, NoBase> {
+    let managed = manager::of_user().map_err(|errno: Errno| NoBase {
+        id: "user_manager_busy",
+        why: format!(
+            "the user's systemd cannot be reached: {}",
+            std::io::Error::from(errno)
+        ),
+        fix: "try again; `systemctl --user status` shows whether it answers".into(),
+        unclear: true,
+    })?;
+    // Told by their path whose a session is, by everybody who finds one there.
+    let is_his = |path: &GroupPath| path.name().is_some_and(|n| n.starts_with("user@"));
+    let Some(path) = managed.filter(is_his) else {
+        return Ok(None);
+    };
+    let Some(group) = look(tree.find(&path))? else {
+        return Ok(None);
+    };
+    if !group.writable()? {
+        return Ok(None);
+    }
+    if let Some(session) = own.and_then(|own| session_around(tree, own, &path)) {
+        return none(
+            "inside_other_session",
+            format!(
+                "this is inside session {session}, which is not one of the user's systemd: what that starts is outside of it"
+            ),
+            "run cgmgr outside of the session for sessions of their own",
+        );
+    }
+    Ok(Some(Base::scopes(Manager::User, path, controllers(&group)?)))
+}
+
+/// The session above `own` that is not below `managed`.
+fn session_around(tree: &Tree, own: &GroupPath, managed: &GroupPath) -> Option<SessionName> {
+    let around = own.ancestors().filter(|path| !managed.contains(path));
+    let is_marked = |path: &GroupPath| {
+        let group = tree.find(path).ok().flatten();
+        group.is_some_and(|group| survey::identity(&group).is_some())
+    };
+    around
+        .filter_map(|path| Some((SessionName::of_group(&path)?, path)))
+        .find_map(|(name, path)| is_marked(&path).then_some(name))
 }
 
 /// Whether the unit is there that makes the scope: as a file, for a link to nowhere masks it.

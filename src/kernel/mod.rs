@@ -11,6 +11,7 @@ pub mod error;
 pub mod group;
 pub mod held;
 pub mod kmsg;
+pub mod manager;
 pub mod mounts;
 pub mod probe;
 pub mod process;

@@ -12,7 +12,7 @@ pub fn host(explicit: Option<&GroupPath>) -> Host {
 
 /// This machine, where each session is to be a scope of systemd's, whatever else there is.
 pub fn host_with_scopes() -> Host {
-    look(|hierarchy, systemd, _| base::with_scopes(hierarchy, systemd))
+    look(base::with_scopes)
 }
 
 fn look(base: impl Fn(&Hierarchy, bool, Option<&GroupPath>) -> Result<Base, NoBase>) -> Host {

@@ -35,7 +35,8 @@ pub fn survey(
         }
     }
     survey.sessions = sessions(tree, base, attended)?;
-    if base.slices_are_systemds() {
+    // What is in files of the machine's systemd says nothing of the user's.
+    if base.slices_are_systemds() && !base.is_users() {
         for slice in [&base.agent, &base.workloads] {
             let path = drop_in_path(slice);
             if let Ok(text) = std::fs::read_to_string(&path) {

@@ -248,6 +248,9 @@ pub fn depends_on_version(setting: &Setting, backend: Backend) -> bool {
         && setting.text().is_some_and(rounds)
 }
 
+/// What delegates more controllers to users' own systemds than a stock systemd does (user@.service).
+pub const DELEGATE_MORE: &str = "`systemctl edit user@.service`, there [Service] Delegate=cpu cpuset io memory pids; from the next login on";
+
 /// On a hybrid or legacy host the one thing to say about a knob is who has its controller.
 fn held_by_v1(setting: &Setting, host: &Host) -> Option<String> {
     let (Hierarchy::Hybrid { v1, .. } | Hierarchy::Legacy { v1 }) = &host.hierarchy else {
@@ -281,13 +284,22 @@ fn in_group(setting: &Setting, base: &Base, file: &str, lacking: &[&str]) -> Out
     if let Some(controller) = knob.controller
         && !base.controllers.contains(&controller)
     {
-        return Outcome::NotEnforced {
-            why: format!("the {controller} controller is not available here"),
+        let why = match base.is_users() {
+            false => format!("the {controller} controller is not available here"),
+            true => format!(
+                "the {controller} controller is not delegated to the user's systemd (root may: {DELEGATE_MORE})"
+            ),
         };
+        return Outcome::NotEnforced { why };
     }
     if lacking.contains(&file) {
         return Outcome::NotEnforced {
             why: format!("this kernel has no {file}"),
+        };
+    }
+    if is_systemds(setting, base) && base.is_users() {
+        return Outcome::NotEnforced {
+            why: "cgmgr does not set the slices of a user's own systemd".into(),
         };
     }
     if is_systemds(setting, base) && knob.systemd.is_none() {

@@ -7,6 +7,7 @@ use super::child::soft;
 use super::command;
 use super::failure::not_started;
 use super::measure::{self, Moment};
+use super::placing;
 use super::prepare::{now, prepare};
 use super::registry::{Lock, Record};
 use super::sweep::sweep;
@@ -14,7 +15,6 @@ use super::tell;
 use super::terminal::Terminal;
 use super::user::User;
 use crate::backend::scope::Pin;
-use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::sys::{self, CallersSignals, Child, Spawned};
 use crate::kernel::{Group, process};
@@ -229,11 +229,7 @@ impl Start<'_> {
             .terminal
             .map(|terminal| |pid: i32, signal: i32| terminal.stop_with(pid, signal));
         let on_stop = stop_with.as_mut().map(|tell| tell as &mut dyn FnMut(i32, i32));
-        let group = self.group.map(|(group, _)| group.as_fd());
-        let spawned = sys::spawn(self.child, group, on_stop).map_err(|errno| {
-            let path = self.group.map_or("a new process", |(group, _)| group.path());
-            KernelError::new(Doing::Place, path, errno)
-        })?;
+        let spawned = placing::start(self.child, self.group.map(|(group, path)| (group, path)), on_stop)?;
         if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
             let error = not_started(fatal, self.program, self.user, self.child);
             let _ = rustix::process::waitid(
@@ -250,10 +246,7 @@ impl Start<'_> {
             && process::group_of(spawned.pid).as_deref() != Some(path.as_str())
         {
             kill_and_reap(&spawned);
-            return Err(LaunchError::new(
-                format!("the command did not enter {path} although the kernel said so"),
-                "`cgmgr doctor` tests the placement of a process",
-            ));
+            return Err(placing::not_there(path));
         }
         Ok(spawned)
     }
@@ -274,15 +267,11 @@ pub fn launch_exec(request: Request<'_>, place: &Place, tell: &dyn Fn(&str)) -> 
         .iter()
         .for_each(|note| tell(note));
     let from = process::own_group();
-    if let Some((group, _)) = &prepared.group
-        && let Err(error) = group.write("cgroup.procs", "0")
+    if let Some((group, path)) = &prepared.group
+        && let Err(error) = placing::enter((group, path))
     {
         prepared.undo();
-        return KernelError {
-            doing: Doing::Move,
-            ..error
-        }
-        .into();
+        return error;
     }
     if prepared.group.is_none() {
         // Nothing shows that this session lives but its lock, which ends with this program: it would only be left.

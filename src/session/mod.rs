@@ -20,6 +20,7 @@ pub mod measure;
 mod movable;
 mod moving;
 pub mod place;
+mod placing;
 mod prepare;
 mod promise;
 pub mod protect;

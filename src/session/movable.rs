@@ -118,7 +118,7 @@ impl<'a> Rules<'a> {
                 ),
             ));
         }
-        match self.allowed(&group) {
+        match self.allowed(process, &group) {
             Ok(()) => Ok(group),
             Err(error) => Err(refusal(error.to_string(), error.help())),
         }
@@ -146,8 +146,13 @@ impl<'a> Rules<'a> {
     }
 
     /// Whether this process may move others from there to a session: that takes the right to write to the cgroup.procs of
-    /// the nearest group that is above both (cgroup-v2.rst, "Delegation Containment").
-    fn allowed(&self, from: &GroupPath) -> Result<(), KernelError> {
+    /// the nearest group that is above both (cgroup-v2.rst, "Delegation Containment"). A user's own systemd has any process
+    /// that is all his moved to a scope of its (org.freedesktop.systemd1, `AttachProcessesToUnit`).
+    fn allowed(&self, process: &Held, from: &GroupPath) -> Result<(), KernelError> {
+        let own = rustix::process::geteuid().as_raw();
+        if self.base.is_users() && held::owner(process.pid).is_some_and(|owner| owner.uid == own) {
+            return Ok(());
+        }
         let common = from.ancestors().find(|path| path.contains(&self.base.sessions));
         let common = common.unwrap_or_else(GroupPath::root);
         held::may_move_through(&self.tree.group(&common)?).map_err(|error| {

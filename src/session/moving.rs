@@ -1,6 +1,7 @@
 //! Moves one process between groups. There is no way to do that by a descriptor: a pid is written, and what is looked at
 //! afterwards says whether it was the process that was meant, and whether it went.
 
+use crate::backend::scope;
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::held::{self, Held};
 use crate::kernel::{Group, Tree, process};
@@ -18,7 +19,7 @@ pub(super) enum Fate {
     Refused(String),
 }
 
-/// Moves `process` into `target`, whose path is `path`.
+/// Moves `process` into `target`, whose path is `path`: by a write, or by the systemd whose scope that is.
 pub(super) fn to(tree: &Tree, process: &Held, target: &Group, path: &GroupPath) -> Fate {
     if !process.lives() {
         return Fate::Ended;
@@ -27,8 +28,19 @@ pub(super) fn to(tree: &Tree, process: &Held, target: &Group, path: &GroupPath) 
         Ok(()) => {}
         Err(error) if error.errno == Errno::SRCH => return Fate::Ended,
         Err(error) => {
-            let doing = Doing::Move;
-            return Fate::Refused(KernelError { doing, ..error }.to_string());
+            // Its systemd may, where the kernel does not let this process.
+            let attached = scope::is_containment(error.errno)
+                .then(|| scope::attach(path, &[process.pid]))
+                .flatten();
+            match attached {
+                Some(Ok(())) => {}
+                Some(Err(_)) if !process.lives() => return Fate::Ended,
+                Some(Err(refused)) => return Fate::Refused(refused.to_string()),
+                None => {
+                    let doing = Doing::Move;
+                    return Fate::Refused(KernelError { doing, ..error }.to_string());
+                }
+            }
         }
     }
     if !process.lives() {
@@ -39,8 +51,8 @@ pub(super) fn to(tree: &Tree, process: &Held, target: &Group, path: &GroupPath) 
         Some(group) if path.contains(&group) => Fate::There,
         // It ended between the two looks.
         None if !process.lives() => Fate::Ended,
-        Some(group) => Fate::Refused(format!("the kernel took the move, but it is in {group}")),
-        None => Fate::Refused("the kernel took the move, but where it is cannot be read".into()),
+        Some(group) => Fate::Refused(format!("the move was taken, but it is in {group}")),
+        None => Fate::Refused("the move was taken, but where it is cannot be read".into()),
     }
 }
 

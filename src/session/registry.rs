@@ -5,8 +5,8 @@
 //! is in charge, however that process ended. The directory is private to its user: on the group's own directory
 //! anybody could hold a lock.
 
-use crate::host::{Base, BaseKind};
-use crate::kernel::process;
+use crate::host::{Base, BaseKind, Manager};
+use crate::kernel::{manager, process};
 use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -40,7 +40,8 @@ pub const SYSTEMD_SCOPE: &str = "systemd";
 /// What `id` says.
 pub fn base_scope<E>(base: &Base, id: impl FnOnce() -> Result<u64, E>) -> Result<String, E> {
     match base.kind {
-        BaseKind::SessionsUnit | BaseKind::Scopes(_) => Ok(SYSTEMD_SCOPE.to_owned()),
+        BaseKind::Scopes(Manager::User) => Ok("user-systemd".to_owned()),
+        BaseKind::SessionsUnit | BaseKind::Scopes(Manager::System) => Ok(SYSTEMD_SCOPE.to_owned()),
         _ => Ok(format!("base-{:x}", id()?)),
     }
 }
@@ -397,8 +398,9 @@ fn is_still(fd: &OwnedFd, path: &Path) -> bool {
     (held.st_ino, held.st_dev) == (named.st_ino, named.st_dev)
 }
 
-/// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others. Where that cannot be (a container
-/// with a read-only root, a user without a login session) a private directory in the one for temporary files.
+/// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others, or where that is not set the one that
+/// it stands for: a user's cgmgr is to find the locks of the others wherever it was started. Where that cannot be (a
+/// container with a read-only root, a user without a login session) a private directory in the one for temporary files.
 fn runtime_path() -> PathBuf {
     let named = |variable: &str| {
         std::env::var_os(variable)
@@ -409,12 +411,15 @@ fn runtime_path() -> PathBuf {
         return directory;
     }
     let uid = rustix::process::geteuid();
-    let parent = if uid.is_root() {
-        Some(PathBuf::from("/run"))
+    let parents = if uid.is_root() {
+        vec![PathBuf::from("/run")]
     } else {
-        named("XDG_RUNTIME_DIR")
+        manager::runtime_directories()
     };
-    match parent.filter(|p| fs::access(p, fs::Access::WRITE_OK).is_ok()) {
+    let mut usable = parents
+        .into_iter()
+        .filter(|p| fs::access(p, fs::Access::WRITE_OK).is_ok());
+    match usable.next() {
         Some(parent) => parent.join("cgmgr"),
         None => std::env::temp_dir().join(format!("cgmgr-{}", uid.as_raw())),
     }

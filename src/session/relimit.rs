@@ -7,7 +7,7 @@
 
 use crate::backend::failure::StepError;
 use crate::backend::limit;
-use crate::host::{Host, Manager};
+use crate::host::Host;
 use crate::kernel::deadline::Within;
 use crate::kernel::{Group, KernelError, Tree, survey};
 use crate::limits::{KnobId, Setting};
@@ -19,7 +19,6 @@ use crate::plan::receipt::{Backend, Outcome, Receipt, of_read_back, predict};
 use crate::plan::state::GroupState;
 use crate::plan::{Plan, Step, unit};
 use crate::session::view::Ceiling;
-use crate::systemd::Systemd;
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -154,7 +153,7 @@ pub fn change(
         .zip(kills_before)
         .map(|(now, then)| now.saturating_sub(then));
     changed.current = current(group);
-    let settled = settle(group, asked, host, &mut changed);
+    let settled = settle((group, path), asked, host, &mut changed);
     match refused {
         Some(error) => Err(error),
         // What the kernel killed for the new limit may have been all there was.
@@ -250,7 +249,11 @@ fn take_back((group, path): (&Group, &GroupPath), written: &[(KnobId, String)]) 
 }
 
 /// By which means the session is limited; with systemd's version where a CPU quota makes it matter.
-fn of_scope<'a>(group: &Group, asked: &[Asked], host: &'a Host) -> (Cow<'a, Host>, Backend) {
+fn of_scope<'a>(
+    (group, path): (&Group, &GroupPath),
+    asked: &[Asked],
+    host: &'a Host,
+) -> (Cow<'a, Host>, Backend) {
     if !group.is_in_scope() {
         return (Cow::Borrowed(host), Backend::Cgroupfs);
     }
@@ -263,14 +266,19 @@ fn of_scope<'a>(group: &Group, asked: &[Asked], host: &'a Host) -> (Cow<'a, Host
         text.is_some_and(|text| unit::rounded(&text, unit::ROUNDS).is_some())
     };
     if host.systemd_version.is_none() && asked.iter().any(rounds) {
-        host.to_mut().systemd_version = Systemd::of(Manager::System).version().ok();
+        host.to_mut().systemd_version = limit::scope_of(path).and_then(|(systemd, _)| systemd.version().ok());
     }
     (host, Backend::Scope)
 }
 
 /// Reads what is in force, and records it.
-fn settle(group: &Group, asked: &[Asked], host: &Host, changed: &mut Changed) -> Result<(), KernelError> {
-    let (host, backend) = of_scope(group, asked, host);
+fn settle(
+    (group, path): (&Group, &GroupPath),
+    asked: &[Asked],
+    host: &Host,
+    changed: &mut Changed,
+) -> Result<(), KernelError> {
+    let (host, backend) = of_scope((group, path), asked, host);
     let before = survey::identity(group);
     let mut identity = before.clone();
     for Asked { setting, typed } in asked {

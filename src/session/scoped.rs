@@ -12,10 +12,11 @@ use crate::backend::slices;
 use crate::host::{Base, Host, Manager, WORKLOADS_SLICE};
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::{Group, Tree, survey};
-use crate::limits::{Controller, KnobId, Setting, Settings};
+use crate::limits::{Controller, KnobId, Part, Setting, Settings};
 use crate::path::SessionName;
 use crate::plan::Step;
 use crate::plan::apply;
+use crate::plan::equal::same;
 use crate::plan::identity::Identity;
 use crate::plan::receipt::{Backend, Outcome, Receipt, of_read_back, predict};
 use crate::plan::session as session_plan;
@@ -50,7 +51,9 @@ pub(super) fn in_scope<'a>(
 ) -> Result<Prepared<'a>, LaunchError> {
     let systemd = Systemd::of(manager);
     let mut warnings = Vec::new();
-    ready_slices(request.settings, place, tree, base, &mut warnings)?;
+    if manager == Manager::System {
+        ready_slices(request.settings, place, tree, base, &mut warnings)?;
+    }
     let host = host(place, request.settings, &systemd)?;
     let (name, lock) = reserve(request, place, &Beside::On(tree, base))?;
     let mut receipt = session_plan::forecast(request.settings, &host, Backend::Scope, &[]);
@@ -85,6 +88,9 @@ pub(super) fn in_scope<'a>(
     let group = fs.take(&path)?;
     read_back(&group, request.settings, &host, &mut receipt)?;
     let promise = promise::of(tree, &path, tenant.user(request), place.host.euid);
+    if manager == Manager::User {
+        warnings.extend(not_held(request.settings, place, tree, base));
+    }
     Ok(Prepared {
         name,
         lock: Some(lock),
@@ -95,6 +101,45 @@ pub(super) fn in_scope<'a>(
         promise,
         warnings,
     })
+}
+
+/// What the role declares for the slices and they do not have: cgmgr does not set those of a user's own systemd. By now
+/// the one that the scope is in is there, for systemd makes it with what is in it.
+fn not_held(settings: &Settings, place: &Place, tree: &Tree, base: &Base) -> Option<String> {
+    let mut missing = Vec::new();
+    let mut properties = Vec::new();
+    for (part, slice) in [(Part::Agent, &base.agent), (Part::Workloads, &base.workloads)] {
+        let group = tree.find(slice).ok().flatten();
+        let declared = settings.part(part).filter(|s| s.value.is_some());
+        for setting in declared {
+            let (Some(file), Some(wanted)) = (setting.knob.file, setting.text()) else {
+                continue;
+            };
+            let found = group.as_ref().and_then(|group| group.get(file).ok().flatten());
+            let page_size = place.host.machine.page_size;
+            if found.is_some_and(|found| same(setting.knob, &wanted, &found, page_size)) {
+                continue;
+            }
+            missing.push(setting.knob.key);
+            if part == Part::Workloads {
+                properties.extend(setting.knob.systemd.map(|name| format!("{name}=…")));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return None;
+    }
+    let missing = missing.join(", ");
+    let remedy = match properties.is_empty() {
+        true => "only root's cgmgr protects an agent".to_owned(),
+        false => format!(
+            "for all of this user's sessions together: systemctl --user set-property {WORKLOADS_SLICE} {}",
+            properties.join(" ")
+        ),
+    };
+    Some(format!(
+        "not enforced here: {missing}; cgmgr does not set the slices of a user's own systemd ({remedy})"
+    ))
 }
 
 /// Has systemd make the slices that are missing, from the role, whose `[agent]` and `[workloads]` then hold.
@@ -215,7 +260,7 @@ fn read_back(
 }
 
 /// What makes a unit's name one that was never used: systemd knows a name for as long as anything refers to its unit.
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     let mut bytes = [0u8; 4];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
         Ok(4) => u32::from_ne_bytes(bytes),

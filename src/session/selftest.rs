@@ -5,12 +5,13 @@
 
 use super::command;
 use super::launch::Place;
+use super::placing;
 use super::supervise;
 use crate::backend::cgroupfs::Cgroupfs;
 use crate::backend::scope;
 use crate::host::{Base, Manager, WORKLOADS_SLICE};
 use crate::kernel::survey::ENABLED;
-use crate::kernel::{Group, Tree, mounts, process, survey, sys};
+use crate::kernel::{Group, Tree, mounts, process, survey};
 use crate::limits::{Controller, KNOBS, Part};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::hierarchy;
@@ -241,8 +242,8 @@ fn place_and_kill(group: &Group, path: &GroupPath) -> Result<bool, String> {
         .map_err(refused)?
         .into();
     child.stdio = Some([input, writer, null]);
-    let spawned = sys::spawn(&child, Some(group.as_fd()), None)
-        .map_err(|e| format!("cannot start a process in {}: {e}", group.path()))?;
+    let spawned = placing::start(&child, Some((group, path)), None)
+        .map_err(|e| format!("cannot start a process in {}: {}", group.path(), e.message))?;
     // The writing end goes: the output ends with the process.
     drop(child);
     let result = judge(group, path, spawned.pid, output);

@@ -301,14 +301,13 @@ impl Systemd {
     async fn connect_once(&self, runtime: &SharedRuntime) -> zbus::Result<Bus> {
         // The manager's own socket (systemd's src/core/dbus.c, bus_init_private): one peer, and no bus between.
         let private = match self.manager {
-            Manager::System => rustix::process::geteuid()
-                .is_root()
-                .then(|| PathBuf::from("/run/systemd/private")),
-            Manager::User => Some(runtime_directory().join("systemd/private")),
+            Manager::System if rustix::process::geteuid().is_root() => {
+                vec![PathBuf::from("/run/systemd/private")]
+            }
+            Manager::System => Vec::new(),
+            Manager::User => in_runtime_directories("systemd/private"),
         };
-        if let Some(path) = private
-            && let Ok(stream) = UnixStream::connect(&path)
-        {
+        if let Ok(stream) = connect_first(&private) {
             let socket = Direct::new(runtime, stream)?;
             let connection = zbus::connection::Builder::socket(socket).p2p().build().await?;
             return Ok(Bus { connection });
@@ -318,7 +317,7 @@ impl Systemd {
             Manager::User => match std::env::var_os("DBUS_SESSION_BUS_ADDRESS") {
                 Some(_) => zbus::connection::Builder::session().build().await?,
                 None => {
-                    let stream = UnixStream::connect(runtime_directory().join("bus"))?;
+                    let stream = connect_first(&in_runtime_directories("bus"))?;
                     zbus::connection::Builder::unix_stream(stream).build().await?
                 }
             },
@@ -356,12 +355,25 @@ impl Systemd {
     }
 }
 
-/// Where the user's sockets are (pam_systemd(8)).
-fn runtime_directory() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
-        Some(directory) => directory.into(),
-        None => format!("/run/user/{}", rustix::process::geteuid().as_raw()).into(),
+/// Where a socket of the user's may be: in the directory that he names (pam_systemd(8)), or, where that is none or another
+/// user's, as after su(1), in the one that it stands for.
+fn in_runtime_directories(socket: &str) -> Vec<PathBuf> {
+    let named = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
+    let usual = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
+    let directories = named.into_iter().map(PathBuf::from).chain([usual]);
+    directories.map(|directory| directory.join(socket)).collect()
+}
+
+/// Connects to the first of these sockets that somebody listens at.
+fn connect_first(paths: &[PathBuf]) -> io::Result<UnixStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for path in paths {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
     }
+    Err(last)
 }
 
 /// Between two attempts, of many who ask at once: 20 to 83 ms.

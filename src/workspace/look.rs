@@ -19,6 +19,8 @@ pub struct Look {
     pub tree: Option<Tree>,
     /// Where cgmgr's part of it stands: this user's, else what somebody else keeps and everybody can read.
     pub base: Option<Base>,
+    /// What the machine's keeps and everybody can read, where the base is a user's own systemd.
+    pub elsewhere: Option<Base>,
     /// The registry of the sessions below the base.
     pub registry: Option<Registry>,
     /// The registry of the sessions without a group.
@@ -66,6 +68,10 @@ impl Look {
             (Err(_), Backend::Process, Some(tree)) if others => base::readable(tree),
             _ => None,
         };
+        let elsewhere = match (&tree, &base) {
+            (Some(tree), Some(base)) if others && base.is_users() => base::readable(tree),
+            _ => None,
+        };
         let registry = match (&tree, &base) {
             (Some(tree), Some(base)) => {
                 let scope = base_scope(base, || tree.group(&base.group)?.id());
@@ -78,6 +84,7 @@ impl Look {
             backend,
             tree,
             base,
+            elsewhere,
             registry,
             process: Registry::find(PROCESS_SCOPE),
         })
@@ -92,18 +99,20 @@ impl Look {
         let text = name.to_string_lossy();
         let name =
             SessionName::new(&text).map_err(|why| Error::failed(why, "`cgmgr status` lists the sessions"))?;
-        if let (Some(tree), Some(base)) = (&self.tree, &self.base)
-            && let Some((path, group)) = survey::find_session(tree, base, &name)?
-        {
-            let registry = self.registry.clone();
-            return Ok((
-                name,
-                Found::Group {
-                    group,
-                    path,
-                    registry,
-                },
-            ));
+        for (base, registry) in [(&self.base, &self.registry), (&self.elsewhere, &None)] {
+            if let (Some(tree), Some(base)) = (&self.tree, base)
+                && let Some((path, group)) = survey::find_session(tree, base, &name)?
+            {
+                let registry = registry.clone();
+                return Ok((
+                    name,
+                    Found::Group {
+                        group,
+                        path,
+                        registry,
+                    },
+                ));
+            }
         }
         for (registry, has_group) in [(&self.registry, true), (&self.process, false)] {
             let Some(registry) = registry else { continue };
@@ -135,7 +144,8 @@ impl Look {
 
     fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        if let (Some(tree), Some(base)) = (&self.tree, &self.base) {
+        for base in [&self.base, &self.elsewhere].into_iter().flatten() {
+            let Some(tree) = &self.tree else { break };
             let found = survey::session_paths(tree, base).unwrap_or_default();
             names.extend(found.iter().map(|(name, _)| name.to_string()));
         }

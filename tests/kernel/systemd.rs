@@ -13,6 +13,7 @@ mod slices;
 mod transient_slices;
 mod unread;
 mod user;
+mod user_sessions;
 
 use std::path::Path;
 use std::process::Command;
