@@ -11,6 +11,7 @@ use crate::kernel::{Tree, disks, survey};
 use crate::limits::{Part, Setting, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
+use crate::plan::drift::of_session as of_scope;
 use crate::plan::receipt::{
     Backend, Entry, Outcome as Held, Receipt, depends_on_version, of_read_back, predict,
 };
@@ -100,7 +101,7 @@ fn held_or_failed(
     let mut missed = Vec::new();
     for (group, receipt) in receipts {
         // A session that ended while it was read held nothing any more.
-        if group.parent().as_ref() == Some(&base.sessions) && has_ended(tree, group, after)? {
+        if base.session_of(group).is_some() && has_ended(tree, group, after)? {
             continue;
         }
         for entry in &receipt.entries {
@@ -181,10 +182,15 @@ impl<'a> Work<'a> {
             force: args.force,
         };
         let plan = plan_apply(&wanted, &host, at.1, &found);
-        let left = match args.force {
-            true => Vec::new(),
-            false => drift(&role.settings, &host, at.1, &found),
-        };
+        let mut left = Vec::new();
+        if !args.force {
+            left = drift(&role.settings, &host, at.1, &found);
+            for session in found.sessions.iter().filter(|s| is_live_of(s, &role.name)) {
+                let settings = of_session(session);
+                let settings: Vec<&Setting> = settings.part(Part::Session).collect();
+                left.extend(of_scope(session, &settings, host.machine.page_size));
+            }
+        }
         Ok(Self {
             role,
             policy,

@@ -1,6 +1,7 @@
 //! The steps that make the machine as a role declares it: hierarchy, ceilings, protection, and the live sessions of
 //! that role. Applied twice, the second plan is empty.
 
+use super::drift;
 use super::equal::{number, same};
 use super::hierarchy;
 use super::receipt::{Backend, Outcome, predict};
@@ -77,6 +78,13 @@ pub fn plan(wanted: &Wanted<'_>, host: &Host, base: &Base, survey: &Survey) -> P
             .part(Part::Session)
             .filter(|s| s.knob.file.is_some())
             .collect();
+        let drift = match wanted.force {
+            true => Vec::new(),
+            false => drift::of_session(session, &settings, host.machine.page_size),
+        };
+        plan.warnings.extend(drift.iter().map(|d| d.notice.clone()));
+        let is_left = |setting: &&Setting| drift.iter().any(|d| d.knob == setting.knob.id);
+        let settings: Vec<&Setting> = settings.into_iter().filter(|s| !is_left(s)).collect();
         plan.steps
             .extend(writes(&settings, &session.group, Some(&session.state), host));
         let now = session.memory_current;

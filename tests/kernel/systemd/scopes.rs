@@ -143,6 +143,31 @@ fn nothing_that_is_done_to_systemd_changes_a_control_file() {
 }
 
 #[test]
+fn what_an_administrator_set_on_it_is_told_and_left() {
+    let scopes = Scopes::new();
+    let role = scopes.lab.file(
+        "adm.role.toml",
+        "version = \"v1\"\n[runtime.limits]\nmemory_max = \"64 MiB\"\ncpu_weight = 50\n",
+    );
+    let live = hold("adm", &["--role", &role], 5);
+    let top = top_of("adm");
+    cgmgr(&["apply", &role]).expect(0).says("nothing changed");
+    let unit = unit_of("adm");
+    let set = ["set-property", "--runtime", &unit, "MemoryMax=80M"];
+    until("systemd has done it", || systemctl(&set).status == 0);
+    cgmgr(&["apply", &role])
+        .expect(0)
+        .says("memory_max of session adm: MemoryMax of ")
+        .says("left as it is");
+    assert_eq!(read(&format!("{top}/memory.max")), (80 << 20).to_string());
+    cgmgr(&["apply", &role, "--force"]).expect(0);
+    assert_eq!(read(&format!("{top}/memory.max")), (64 << 20).to_string());
+    assert_eq!(read(&format!("{top}/cpu.weight")), "50");
+    live.end().expect(0);
+    scopes.nothing_left();
+}
+
+#[test]
 fn enter_limits_freeze_thaw_and_status_work_on_it() {
     let scopes = Scopes::new();
     let live = hold(
