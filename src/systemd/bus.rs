@@ -13,11 +13,13 @@ use super::error::{BusError, Reason};
 use crate::host::Manager;
 use crate::plan::unit::{Property, Value};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use zbus::export::futures_core::Stream;
@@ -368,12 +370,21 @@ fn in_runtime_directories(socket: &str) -> Vec<PathBuf> {
 fn connect_first(paths: &[PathBuf]) -> io::Result<UnixStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for path in paths {
-        match UnixStream::connect(path) {
+        match connect_now(path) {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+            Err(error) => last = error.into(),
         }
     }
     Err(last)
+}
+
+/// Connects, and does not wait where so many wait already that there is no place left in the listener's queue: that would
+/// be a wait without an end.
+fn connect_now(path: &Path) -> Result<UnixStream, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 /// Between two attempts, of many who ask at once: 20 to 83 ms.
