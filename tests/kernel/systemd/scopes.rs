@@ -103,6 +103,8 @@ fn nothing_that_is_done_to_systemd_changes_a_control_file() {
         ["daemon-reload"].as_slice(),
         &["daemon-reexec"],
         &["restart", "dbus.service"],
+        // It does not come back to a bus that was restarted, and without it no user's manager starts.
+        &["restart", "systemd-logind.service"],
         &["restart", "systemd-journald.service"],
         &[
             "set-property",

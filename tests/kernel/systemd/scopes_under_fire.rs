@@ -203,6 +203,8 @@ impl Bus {
 impl Drop for Bus {
     fn drop(&mut self) {
         Bus::start();
+        // It does not come back to a bus that was restarted, and without it no user's manager starts.
+        systemctl(&["restart", "systemd-logind.service"]);
         // What could not do without it.
         systemctl(&["reset-failed"]);
     }
