@@ -6,6 +6,7 @@ mod boundary;
 mod install;
 mod protect;
 mod readme;
+mod reboot;
 mod scopes;
 mod scopes_compared;
 mod scopes_under_fire;

@@ -46,6 +46,8 @@ pub struct Guest {
     /// Its clock counts instructions, two nanoseconds each, and it has one processor: figures repeat to about one per
     /// cent however busy this machine is.
     pub counted: bool,
+    /// Whether its payload may have it booted again ([`Guest::run`]); otherwise that is its end.
+    pub reboots: bool,
     /// Where the files of `/lab/out` are put.
     pub out: Option<PathBuf>,
 }
@@ -73,6 +75,7 @@ impl Guest {
             deadline: Duration::from_secs(1800),
             silence: Duration::from_secs(240),
             counted: false,
+            reboots: false,
             out: None,
         }
     }
@@ -82,7 +85,8 @@ impl Guest {
         format!("debian{} {}", self.distro.number(), self.mode.name())
     }
 
-    /// Boots, runs `script` with bash in `/lab`, hands each line that it prints to `on_line`, powers off.
+    /// Boots, runs `script` with bash in `/lab`, hands each line that it prints to `on_line`, powers off. Where the script
+    /// leaves a file `/lab/again`, the machine boots once more with all that is on its disk, and the script runs again.
     pub fn run(&self, mut payload: Payload, script: &str, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
         packages::ensure()?;
         let image = image::ensure(self.distro)?;
@@ -109,6 +113,7 @@ impl Guest {
             ],
             memory_mib: self.memory_mib,
             cpus: if self.counted { 1 } else { self.cpus },
+            reboots: self.reboots,
             dir: dir.to_owned(),
         };
         if self.swap {
@@ -175,7 +180,7 @@ impl Guest {
                 }
                 match mark.map(|mark| mark.split_once(' ')) {
                     None => {}
-                    Some(None) => started = Some(running.age()),
+                    Some(None) => started = started.or(Some(running.age())),
                     Some(Some((_, status))) => {
                         let status = status
                             .parse()

@@ -29,6 +29,8 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
+    /// Whether it may reboot; otherwise that is its end, and so is a panic.
+    pub reboots: bool,
     /// A folder for what QEMU writes.
     pub dir: PathBuf,
 }
@@ -62,7 +64,6 @@ impl Machine {
         command.args([
             "-nodefaults",
             "-no-user-config",
-            "-no-reboot",
             "-display",
             "none",
             "-M",
@@ -70,6 +71,9 @@ impl Machine {
             "-cpu",
             "max",
         ]);
+        if !self.reboots {
+            command.arg("-no-reboot");
+        }
         if self.accel == accel::COUNTED {
             // Two nanoseconds each; idle time passes at once.
             command.args(["-icount", "shift=1,sleep=off"]);

@@ -128,9 +128,9 @@ fn kernel(arguments: &Arguments) -> Result<Tally> {
     let mut tests = list(&built.kernel)?;
     if arguments.host {
         let all = tests.len();
-        tests.retain(|test| !is_of_the_package(test));
+        tests.retain(|test| !is_of_the_package(test) && !REBOOT.contains(&test.as_str()));
         say::say(format!(
-            "{} tests of the Debian package only run in guests",
+            "{} tests, of the Debian package and of a reboot, only run in guests",
             all - tests.len()
         ));
         return on_host(&built, &tests, arguments);
@@ -213,7 +213,13 @@ fn select(tests: &[String], mode: Mode, arguments: &Arguments) -> Vec<String> {
         (of(name, mode.name()) || (mode != Mode::Hybrid && of(name, "any")))
             && arguments.filter.as_ref().is_none_or(|part| name.contains(part))
     };
-    tests.iter().filter(wanted).cloned().collect()
+    let mut names: Vec<String> = tests.iter().filter(wanted).cloned().collect();
+    // One without the other has nothing to do, or nothing to look at.
+    if REBOOT.iter().any(|name| names.iter().any(|n| n == name)) {
+        names.retain(|name| !REBOOT.contains(&name.as_str()));
+        names.extend(REBOOT.map(str::to_owned));
+    }
+    names
 }
 
 /// Boots every guest that is asked for, the two distributions side by side.
@@ -225,6 +231,7 @@ fn in_guests(arguments: &Arguments, built: &Built, tests: &[String]) -> Result<T
                 continue;
             }
             let mut guest = Guest::new(distro, mode);
+            guest.reboots = mode == Mode::Systemd;
             if arguments.full {
                 guest.deadline = FULL_DEADLINE;
             }
@@ -256,7 +263,48 @@ fn in_guests(arguments: &Arguments, built: &Built, tests: &[String]) -> Result<T
     total.into_inner().ok().context("a guest's thread panicked")
 }
 
-/// One boot: the named tests, one at a time.
+/// The tests of what a reboot leaves: one prepares it, when all others have run, and one looks afterwards.
+const REBOOT: [&str; 2] = ["systemd::reboot::before", "systemd::reboot::after"];
+
+/// What a guest runs, and how many suites that makes.
+fn script(names: &[String], full: bool) -> (String, u32) {
+    let (full, ignored) = if full {
+        ("CGMGR_FULL=1 ", " --include-ignored")
+    } else {
+        ("", "")
+    };
+    let suite = |names: &[&str]| {
+        let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
+        format!(
+            "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_EMBED=/lab/embed CGMGR_DEB=/lab/cgmgr.deb /lab/kernel \
+             --test-threads=1{ignored} --exact {}",
+            words.join(" ")
+        )
+    };
+    let names = names.iter().map(String::as_str);
+    let (reboot, others): (Vec<_>, Vec<_>) = names.partition(|name| REBOOT.contains(name));
+    if reboot.is_empty() {
+        return (suite(&others), 1);
+    }
+    let [before, after] = REBOOT.map(|name| suite(&[name]));
+    let first = if others.is_empty() {
+        vec![before]
+    } else {
+        vec![suite(&others), before]
+    };
+    let script = format!(
+        "kept=/var/lib/cgmgr-lab/status\n\
+         if [ ! -e $kept ]; then\n\
+         status=0\n{} || status=$?\n\
+         mkdir -p \"${{kept%/*}}\" && echo $status >$kept && touch /lab/again\nexit\n\
+         fi\n\
+         status=$(cat $kept)\n{after} || status=$?\nexit $status",
+        first.join(" || status=$?\n")
+    );
+    (script, first.len() as u32 + 1)
+}
+
+/// One machine: the named tests, one at a time.
 fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String]) -> Result<Tally> {
     let name = guest.name();
     if names.is_empty() {
@@ -272,17 +320,7 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     if let Some(deb) = &built.deb {
         payload.bytes("lab/cgmgr.deb", deb, 0o644)?;
     }
-    let (full, ignored) = if arguments.full {
-        ("CGMGR_FULL=1 ", "--include-ignored ")
-    } else {
-        ("", "")
-    };
-    let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
-    let script = format!(
-        "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_EMBED=/lab/embed CGMGR_DEB=/lab/cgmgr.deb exec /lab/kernel \
-         --test-threads=1 {ignored}--exact {}",
-        words.join(" ")
-    );
+    let (script, suites) = script(names, arguments.full);
     let mut tally = Tally::default();
     let outcome = guest.run(payload, &script, |line| {
         println!("{name} | {line}");
@@ -290,7 +328,7 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     });
     // What had passed before a guest died stays counted by nobody: the suite has no result.
     let outcome = outcome?;
-    if tally.suites != 1 || tally.ran() + tally.ignored != names.len() as u32 || tally.ran() == 0 {
+    if tally.suites != suites || tally.ran() + tally.ignored != names.len() as u32 || tally.ran() == 0 {
         bail!(
             "the suite did not run to its end: {} of {} tests ran, exit status {}",
             tally.ran(),

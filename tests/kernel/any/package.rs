@@ -167,6 +167,69 @@ fn installed_used_upgraded_and_purged_it_leaves_nothing() {
     nothing_is_left(&before);
 }
 
+/// As many as live while the package is upgraded.
+const MANY: usize = 100;
+
+#[test]
+fn an_upgrade_leaves_a_hundred_sessions_their_limits_and_verdicts() {
+    let (lab, before) = clean();
+    install();
+    let name = |n: usize| format!("s{n}");
+    let pipe = lab.path("pipe");
+    finish(Command::new("mkfifo").arg(&pipe)).expect(0);
+    // Every tenth will want more than it may have.
+    let greedy = format!("read line <{pipe}; exec {} hog 40", payload());
+    for n in 0..MANY {
+        let (name, pids) = (name(n), (20 + n).to_string());
+        let mut words = vec![
+            "run",
+            "--detach",
+            "--name",
+            &name,
+            "--memory-max",
+            "16MiB",
+            "--pids",
+            &pids,
+            "--",
+        ];
+        if n % 10 == 0 {
+            words.extend(["sh", "-c", &greedy]);
+        } else {
+            words.extend(["sleep", "100000"]);
+        }
+        program(&words).expect(0);
+    }
+    let look = |n: usize| {
+        let group = path_of(&name(n));
+        let file = |f: &str| read(&format!("{group}/{f}"));
+        (procs(&group), file("memory.max"), file("pids.max"))
+    };
+    let live: Vec<_> = (0..MANY).map(look).collect();
+    for (n, (procs, memory, pids)) in live.iter().enumerate() {
+        assert_eq!(
+            (procs.len(), memory.as_str(), pids.as_str()),
+            (1, "16777216", (20 + n).to_string().as_str())
+        );
+    }
+    dpkg(&["--install", &must("CGMGR_DEB")])
+        .expect(0)
+        .says_nothing_of("cgmgr:");
+    assert_eq!((0..MANY).map(look).collect::<Vec<_>>(), live);
+    write(&pipe, "");
+    for n in (0..MANY).step_by(10) {
+        program(&["wait", &name(n)])
+            .expect(137)
+            .says("memory_max 16.0 MiB");
+    }
+    for n in (0..MANY).filter(|n| n % 10 != 0) {
+        assert_eq!(look(n), live[n]);
+    }
+    program(&["run", "--pids", "50", "--", "sh", "-c", "exit 7"]).expect(7);
+    program(&["down", "--kill"]).expect(0);
+    dpkg(&["--purge", "cgmgr"]).expect(0).says_nothing_of("cgmgr:");
+    nothing_is_left(&before);
+}
+
 #[test]
 fn sessions_that_run_when_it_is_removed_go_on_and_the_user_is_told_how_to_end_them() {
     let (_lab, before) = clean();

@@ -14,13 +14,13 @@ fn systemctl(words: &[&str]) -> Done {
     finish(Command::new("systemctl").args(words))
 }
 
-fn property(unit: &str, name: &str) -> String {
+pub fn property(unit: &str, name: &str) -> String {
     let shown = systemctl(&["show", "--value", &format!("--property={name}"), unit]);
     shown.out.trim().to_owned()
 }
 
 /// Every path below a directory, with what it holds.
-fn all(folder: &str) -> BTreeMap<String, String> {
+pub fn all(folder: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path().to_string_lossy().into_owned();
