@@ -345,12 +345,14 @@ fn place(all: &mut Vec<Finding>, facts: &Facts) {
         };
         let fix = match base.kind {
             BaseKind::Root => "boot without cgroup_disable= and cgroup_no_v1= for them".to_owned(),
-            BaseKind::SessionsUnit => {
+            BaseKind::SessionsUnit(Manager::System) => {
                 "systemctl stop cgmgr-sessions.scope, when no session runs: the next one has it made anew"
                     .to_owned()
             }
             BaseKind::Scopes(Manager::System) => "boot without cgroup_disable= for them".to_owned(),
-            BaseKind::Scopes(Manager::User) => format!("as root: {DELEGATE_MORE}"),
+            BaseKind::SessionsUnit(Manager::User) | BaseKind::Scopes(Manager::User) => {
+                format!("as root: {DELEGATE_MORE}")
+            }
             BaseKind::Namespace | BaseKind::Delegated => {
                 format!(
                     "have them enabled in cgroup.subtree_control of every group above {}",

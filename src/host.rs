@@ -167,6 +167,15 @@ impl Manager {
             Self::User => "the user's systemd",
         }
     }
+
+    /// Whose a group is, by its path: all of a user's are below his `user@UID.service`.
+    pub fn of(group: &GroupPath) -> Self {
+        let is_users = |above: GroupPath| above.name().is_some_and(|name| name.starts_with("user@"));
+        match group.ancestors().any(is_users) {
+            true => Self::User,
+            false => Self::System,
+        }
+    }
 }
 
 /// What kind of place cgmgr's hierarchy stands in.
@@ -179,7 +188,7 @@ pub enum BaseKind {
     /// A group that was delegated to the caller.
     Delegated,
     /// The delegated scope `cgmgr-sessions.scope` below systemd's workloads.slice: the slices are systemd's.
-    SessionsUnit,
+    SessionsUnit(Manager),
     /// systemd's workloads.slice: each session is a scope of its own, which systemd makes.
     Scopes(Manager),
 }
@@ -191,7 +200,8 @@ impl BaseKind {
             Self::Root => "the root of the hierarchy",
             Self::Namespace => "the root of a cgroup namespace",
             Self::Delegated => "a delegated group",
-            Self::SessionsUnit => "the delegated scope cgmgr-sessions.scope",
+            Self::SessionsUnit(Manager::System) => "the delegated scope cgmgr-sessions.scope",
+            Self::SessionsUnit(Manager::User) => "the user's delegated scope cgmgr-sessions.scope",
             Self::Scopes(Manager::System) => "scopes of systemd",
             Self::Scopes(Manager::User) => "scopes of the user's systemd",
         }
@@ -253,7 +263,7 @@ impl Base {
             .unwrap_or_else(GroupPath::root)
             .join(AGENT_SLICE);
         Self {
-            kind: BaseKind::SessionsUnit,
+            kind: BaseKind::SessionsUnit(Manager::of(&unit)),
             agent,
             workloads,
             sessions: unit.clone(),
@@ -269,7 +279,7 @@ impl Base {
 
     /// Whether the slices are systemd's: then cgmgr must not write their control files.
     pub fn slices_are_systemds(&self) -> bool {
-        matches!(self.kind, BaseKind::SessionsUnit | BaseKind::Scopes(_))
+        matches!(self.kind, BaseKind::SessionsUnit(_) | BaseKind::Scopes(_))
     }
 
     /// The systemd that makes a scope for each session, where one does.
@@ -282,7 +292,10 @@ impl Base {
 
     /// Whether everything here is below the user's own systemd.
     pub fn is_users(&self) -> bool {
-        self.scope_manager() == Some(Manager::User)
+        matches!(
+            self.kind,
+            BaseKind::SessionsUnit(Manager::User) | BaseKind::Scopes(Manager::User)
+        )
     }
 
     /// The session whose group, or a group below it, this is.

@@ -93,36 +93,37 @@ fn is_anchored(scope: &Group) -> Result<bool, KernelError> {
     Ok(events.get("populated") == Some(1))
 }
 
-/// Has systemd make the scope, or give it a new anchor, by a start of the unit that is there for that. The caller sees to
-/// it that nobody else does so at the same time.
+/// Has systemd make the scope, which belongs at this path, or give it a new anchor, by a start of the unit that is there
+/// for that. The caller sees to it that nobody else does so at the same time.
 ///
 /// # Errors
 ///
 /// The caller is not root, or systemd could not do it.
-pub fn renew(tree: &Tree) -> Result<(), AnchorError> {
-    if !rustix::process::geteuid().is_root() {
+pub fn renew(tree: &Tree, scope: &GroupPath) -> Result<(), AnchorError> {
+    let manager = Manager::of(scope);
+    let (journal, install) = match manager {
+        Manager::System => ("journalctl -b -u", "cgmgr install"),
+        Manager::User => ("journalctl --user -b -u", "cgmgr install --user"),
+    };
+    if manager == Manager::System && !rustix::process::geteuid().is_root() {
         return Err(AnchorError::new(
             format!("{SESSIONS_SCOPE} has no anchor, and only root can have it made anew"),
             format!("sudo systemctl restart {SESSIONS_UNIT}"),
         ));
     }
-    let asked = Systemd::of(Manager::System).restart(SESSIONS_UNIT);
-    let scope = crate::host::sessions_scope();
-    match asked {
-        _ if holds(tree, &scope)? => Ok(()),
+    match Systemd::of(manager).restart(SESSIONS_UNIT) {
+        _ if holds(tree, scope)? => Ok(()),
         Ok(()) => Err(AnchorError::new(
             format!(
                 "{SESSIONS_UNIT} was started, but {} has no anchor",
-                tree.display(&scope)
+                tree.display(scope)
             ),
-            format!(
-                "`journalctl -b -u {SESSIONS_UNIT}` shows what it said; `cgmgr install` puts it in place anew"
-            ),
+            format!("`{journal} {SESSIONS_UNIT}` shows what it said; `{install}` puts it in place anew"),
         )),
         Err(error) => Err(AnchorError::new(
             format!("{SESSIONS_SCOPE} is to be made anew: {error}"),
             match error.reason {
-                Reason::JobFailed => format!("`journalctl -b -u {SESSIONS_UNIT}` shows what it said"),
+                Reason::JobFailed => format!("`{journal} {SESSIONS_UNIT}` shows what it said"),
                 _ => error.help,
             },
         )),

@@ -19,11 +19,7 @@ pub fn is_systemds(group: &Group, knob: KnobId) -> bool {
 /// The systemd that keeps a session's scope, and the scope's name.
 pub fn scope_of(path: &GroupPath) -> Option<(Systemd, String)> {
     let scope = path.scope()?;
-    let of_user = scope
-        .ancestors()
-        .any(|above| above.name().is_some_and(|n| n.starts_with("user@")));
-    let manager = if of_user { Manager::User } else { Manager::System };
-    Some((Systemd::of(manager), scope.name()?.to_owned()))
+    Some((Systemd::of(Manager::of(&scope)), scope.name()?.to_owned()))
 }
 
 /// Writes a limit. What is in force then is for the caller to read.

@@ -9,6 +9,7 @@
 
 use super::limit::scope_of;
 use crate::backend::cgroupfs::enable;
+use crate::host::{Manager, SESSIONS_SCOPE};
 use crate::kernel::error::{Doing, KernelError};
 use crate::kernel::{Group, Tree, process, sys};
 use crate::limits::Controller;
@@ -148,11 +149,30 @@ pub fn is_containment(errno: Errno) -> bool {
     matches!(errno, Errno::ACCESS | Errno::PERM)
 }
 
-/// Has the systemd that keeps a session's scope move processes into its leaf, whose path this is. `None` where the session
-/// is no scope.
+/// The systemd that has processes moved to a session, whose group this is; the unit, and the group's name within that.
+fn keeper(path: &GroupPath) -> Option<(Systemd, String, String)> {
+    if let Some((systemd, unit)) = scope_of(path) {
+        return Some((systemd, unit, MAIN.to_owned()));
+    }
+    // Below the machine's own unit only root makes groups, who moves what he likes.
+    let unit = path.parent()?;
+    let is_users = unit.name() == Some(SESSIONS_SCOPE) && Manager::of(&unit) == Manager::User;
+    is_users.then(|| {
+        let within = path.name().unwrap_or_default().to_owned();
+        (Systemd::of(Manager::User), SESSIONS_SCOPE.to_owned(), within)
+    })
+}
+
+/// Whether there is a systemd that [`attach`] asks for that session.
+pub fn is_kept(path: &GroupPath) -> bool {
+    keeper(path).is_some()
+}
+
+/// Has the systemd that keeps the unit which a session is in, or is, move processes into the session's group, whose path
+/// this is. `None` where there is no such systemd.
 pub fn attach(path: &GroupPath, pids: &[i32]) -> Option<Result<(), BusError>> {
-    let (systemd, unit) = scope_of(path)?;
-    Some(systemd.attach(&unit, &format!("/{MAIN}"), pids))
+    let (systemd, unit, within) = keeper(path)?;
+    Some(systemd.attach(&unit, &format!("/{within}"), pids))
 }
 
 /// Into its leaf, by this process where it may, else by systemd: a caller outside of the user manager's tree may not.

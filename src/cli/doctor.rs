@@ -4,7 +4,7 @@ use super::args::{BackendChoice, Global, JsonArgs};
 use super::context::{self, Outcome, print_json};
 use crate::doctor::{self, Facts, Finding, KnobState, Level, Policy, SelfTest};
 use crate::files;
-use crate::host::{Base, Host, SESSIONS_SCOPE, sessions_scope};
+use crate::host::{Base, BaseKind, Host, SESSIONS_SCOPE};
 use crate::kernel::counters::parse_limit;
 use crate::kernel::kmsg::KernelLog;
 use crate::kernel::{Tree, disks, probe, process, survey};
@@ -144,7 +144,8 @@ fn in_tree(facts: &mut Facts, host: Host, tree: Tree) {
     facts.inside = place.own_session().map(|name| name.to_string());
     facts.self_test = match (&facts.inside, &place.tree) {
         (None, Some(tree))
-            if base.group == sessions_scope() && matches!(tree.find(&base.group), Ok(None)) =>
+            if matches!(base.kind, BaseKind::SessionsUnit(_))
+                && matches!(tree.find(&base.group), Ok(None)) =>
         {
             SelfTest::NotApplicable(format!("{SESSIONS_SCOPE} is not there; the next launch makes it"))
         }

@@ -8,7 +8,7 @@ use crate::backend::enact;
 use crate::backend::slices::SystemdError;
 use crate::backend::units::{self, Change, DropIn, Folder, UnitsError};
 use crate::host::{AGENT_SLICE, Base, Host, SESSIONS_SCOPE, SESSIONS_UNIT, WORKLOADS_SLICE};
-use crate::kernel::{Tree, probe, survey};
+use crate::kernel::{Tree, manager, probe, survey};
 use crate::limits::{Controller, KnobId, Part, Settings};
 use crate::path::GroupPath;
 use crate::plan::apply::drop_in_path;
@@ -61,13 +61,7 @@ struct Site {
 
 impl Site {
     fn of_user() -> Result<Self, CommandError> {
-        let set = |name: &str| {
-            std::env::var_os(name)
-                .filter(|v| !v.is_empty())
-                .map(PathBuf::from)
-        };
-        let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-        let config = config.filter(|config| config.is_absolute()).ok_or_else(|| {
+        let config = manager::configuration().ok_or_else(|| {
             CommandError::failed(
                 "where this user's units go is not known: neither XDG_CONFIG_HOME nor HOME is an absolute path",
                 "HOME=/home/YOU cgmgr install --user",

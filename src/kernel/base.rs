@@ -9,6 +9,7 @@ use crate::host::{
 use crate::limits::Controller;
 use crate::path::{GroupPath, SessionName};
 use rustix::io::Errno;
+use std::path::Path;
 
 fn none<T>(id: &'static str, why: impl Into<String>, fix: impl Into<String>) -> Result<T, NoBase> {
     Err(NoBase {
@@ -68,8 +69,8 @@ pub fn find(
         return with_scopes(hierarchy, systemd, own);
     }
     if systemd {
-        if let Some(base) = with_users_scopes(&tree, own)? {
-            return Ok(base);
+        if let Some((path, group)) = users_manager(&tree, own)? {
+            return users(&tree, path, &group);
         }
         return none(
             "not_delegated",
@@ -164,8 +165,8 @@ pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool, own: Option<&GroupPath>
         );
     }
     if !rustix::process::geteuid().is_root() {
-        return match with_users_scopes(&tree, own)? {
-            Some(base) => Ok(base),
+        return match users_manager(&tree, own)? {
+            Some((path, group)) => Ok(Base::scopes(Manager::User, path, controllers(&group)?)),
             None => none(
                 "no_user_manager",
                 "only root may ask the machine's systemd for scopes, and no systemd of this user's own runs",
@@ -178,8 +179,21 @@ pub fn with_scopes(hierarchy: &Hierarchy, systemd: bool, own: Option<&GroupPath>
     Ok(Base::scopes(Manager::System, root, controllers))
 }
 
-/// The same below the user's own systemd, if it runs.
-fn with_users_scopes(tree: &Tree, own: Option<&GroupPath>) -> Result<Option<Base>, NoBase> {
+/// Below the user's own systemd, whose root slice is at `path`: its scope of sessions, also where the next launch is yet to
+/// make it, else a scope for each session.
+fn users(tree: &Tree, path: GroupPath, group: &Group) -> Result<Base, NoBase> {
+    let unit = path.join(WORKLOADS_SLICE).join(SESSIONS_SCOPE);
+    match look(tree.find(&unit))? {
+        Some(scope) if scope.writable()? => Ok(Base::sessions_unit(unit, controllers(&scope)?)),
+        None if manager::unit_of_user().is_some_and(|unit| is_file(&unit)) => {
+            Ok(Base::sessions_unit(unit, controllers(group)?))
+        }
+        _ => Ok(Base::scopes(Manager::User, path, controllers(group)?)),
+    }
+}
+
+/// What the user's own systemd manages, if it runs.
+fn users_manager(tree: &Tree, own: Option<&GroupPath>) -> Result<Option<(GroupPath, Group)>, NoBase> {
     let managed = manager::of_user().map_err(|errno: Errno| NoBase {
         id: "user_manager_busy",
         why: format!(
@@ -190,8 +204,7 @@ fn with_users_scopes(tree: &Tree, own: Option<&GroupPath>) -> Result<Option<Base
         unclear: true,
     })?;
     // Told by their path whose a session is, by everybody who finds one there.
-    let is_his = |path: &GroupPath| path.name().is_some_and(|n| n.starts_with("user@"));
-    let Some(path) = managed.filter(is_his) else {
+    let Some(path) = managed.filter(|path| Manager::of(path) == Manager::User) else {
         return Ok(None);
     };
     let Some(group) = look(tree.find(&path))? else {
@@ -209,7 +222,7 @@ fn with_users_scopes(tree: &Tree, own: Option<&GroupPath>) -> Result<Option<Base
             "run cgmgr outside of the session for sessions of their own",
         );
     }
-    Ok(Some(Base::scopes(Manager::User, path, controllers(&group)?)))
+    Ok(Some((path, group)))
 }
 
 /// The session above `own` that is not below `managed`.
@@ -224,10 +237,14 @@ fn session_around(tree: &Tree, own: &GroupPath, managed: &GroupPath) -> Option<S
         .find_map(|(name, path)| is_marked(&path).then_some(name))
 }
 
-/// Whether the unit is there that makes the scope: as a file, for a link to nowhere masks it.
+/// Whether the unit is there that makes the scope.
 fn is_installed() -> bool {
-    rustix::fs::lstat("/etc/systemd/system/cgmgr-sessions.service")
-        .is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_file())
+    is_file(Path::new("/etc/systemd/system/cgmgr-sessions.service"))
+}
+
+/// A link to nowhere masks a unit.
+fn is_file(unit: &Path) -> bool {
+    rustix::fs::lstat(unit).is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_file())
 }
 
 /// What was found, or nothing where the kernel says that nothing is there or may be looked at.

@@ -1,6 +1,7 @@
 //! The user's own systemd, as far as the kernel shows it: whether somebody listens at its socket, and which groups are its.
 
 use super::process;
+use crate::host::SESSIONS_UNIT;
 use crate::path::GroupPath;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -18,6 +19,23 @@ pub fn runtime_directories() -> Vec<PathBuf> {
         all.push(usual);
     }
     all
+}
+
+/// Where the user's configuration is (XDG Base Directory Specification; systemd.unit(5), "Unit File Load Path"); `None`
+/// where his environment does not tell.
+pub fn configuration() -> Option<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let directory = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    directory.filter(|directory| directory.is_absolute())
+}
+
+/// Where `cgmgr install --user` puts the unit that makes the scope of sessions.
+pub fn unit_of_user() -> Option<PathBuf> {
+    Some(configuration()?.join("systemd/user").join(SESSIONS_UNIT))
 }
 
 /// The group that the user's own systemd manages; `None` where none of his runs.

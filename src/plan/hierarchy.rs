@@ -32,7 +32,7 @@ pub fn plan(base: &Base, survey: &Survey) -> Plan {
     let empty = GroupState::default();
     let at_base = survey.group(&base.group).unwrap_or(&empty);
     let missing = missing(base, at_base);
-    if base.kind == BaseKind::SessionsUnit {
+    if matches!(base.kind, BaseKind::SessionsUnit(_)) {
         // Whoever makes the scope anew enables its controllers.
         if survey.group(&base.group).is_none() {
             return plan;

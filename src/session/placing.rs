@@ -1,5 +1,5 @@
 //! Brings a process into the group of a session: by the kernel, or, where that does not let this process, by the systemd
-//! whose scope the session is.
+//! whose scope the session is, or is in.
 //!
 //! A user's shell is outside of the tree of his own systemd (an ssh login is in a scope of the machine's), and what is
 //! outside may neither start a process there nor move one in (cgroup-v2.rst, "Delegation Containment"). So the process is
@@ -32,7 +32,7 @@ pub(super) fn start(
         Ok(spawned) => return Ok(spawned),
         Err(errno) => errno,
     };
-    let scope = group.filter(|(_, path)| scope::is_containment(errno) && path.scope().is_some());
+    let scope = group.filter(|(_, path)| scope::is_containment(errno) && scope::is_kept(path));
     let Some((_, path)) = scope else {
         return Err(refused(errno).into());
     };

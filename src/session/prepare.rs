@@ -222,7 +222,9 @@ pub(super) fn ready_parent(
     base: &Base,
     warnings: &mut Vec<String>,
 ) -> Result<Group, LaunchError> {
-    if base.group == sessions_scope() && !anchor::holds(tree, &base.group)? {
+    // One elsewhere was named, and is whoever's who made it.
+    let is_systemds = base.group == sessions_scope() || base.is_users();
+    if is_systemds && !anchor::holds(tree, &base.group)? {
         anchored(place, tree, base, warnings)?;
     }
     if let Some(parent) = tree.find(&base.sessions)? {
@@ -258,7 +260,7 @@ fn anchored(place: &Place, tree: &Tree, base: &Base, warnings: &mut Vec<String>)
     if anchor::holds(tree, &base.group)? {
         return Ok(());
     }
-    match anchor::renew(tree) {
+    match anchor::renew(tree, &base.group) {
         Ok(()) => Ok(()),
         // Sessions live in it, so this one can.
         Err(error) if tree.find(&base.sessions)?.is_some() => {

@@ -40,8 +40,12 @@ pub const SYSTEMD_SCOPE: &str = "systemd";
 /// What `id` says.
 pub fn base_scope<E>(base: &Base, id: impl FnOnce() -> Result<u64, E>) -> Result<String, E> {
     match base.kind {
-        BaseKind::Scopes(Manager::User) => Ok("user-systemd".to_owned()),
-        BaseKind::SessionsUnit | BaseKind::Scopes(Manager::System) => Ok(SYSTEMD_SCOPE.to_owned()),
+        BaseKind::SessionsUnit(Manager::User) | BaseKind::Scopes(Manager::User) => {
+            Ok("user-systemd".to_owned())
+        }
+        BaseKind::SessionsUnit(Manager::System) | BaseKind::Scopes(Manager::System) => {
+            Ok(SYSTEMD_SCOPE.to_owned())
+        }
         _ => Ok(format!("base-{:x}", id()?)),
     }
 }

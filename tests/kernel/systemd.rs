@@ -14,6 +14,7 @@ mod slices;
 mod transient_slices;
 mod unread;
 mod user;
+mod user_installed;
 mod user_sessions;
 
 use std::path::Path;

@@ -33,7 +33,7 @@ impl Drop for His {
     }
 }
 
-fn workloads() -> String {
+pub fn workloads() -> String {
     format!("{MOUNT}{}/workloads.slice", UserManager::GROUP)
 }
 
@@ -69,7 +69,7 @@ fn group(session: &str) -> String {
 }
 
 /// `cgmgr WORDS` of his, from outside of his systemd's tree or from inside.
-fn command(words: &[&str], inside: bool) -> Command {
+pub fn command(words: &[&str], inside: bool) -> Command {
     let program = must("CGMGR_BIN");
     let all = [&[program.as_str()], words].concat();
     if inside {
@@ -79,18 +79,18 @@ fn command(words: &[&str], inside: bool) -> Command {
     }
 }
 
-fn his(words: &[&str]) -> Done {
+pub fn his(words: &[&str]) -> Done {
     finish(&mut command(words, false))
 }
 
 /// `cgmgr run OPTIONS -- payload WORDS`.
-fn run(options: &[&str], words: &[&str]) -> Done {
+pub fn run(options: &[&str], words: &[&str]) -> Done {
     let payload = payload();
     his(&[&["run"], options, &["--", &payload], words].concat())
 }
 
 /// A session of that name that lives until it is ended; returned once its command runs.
-fn hold(name: &str, options: &[&str], inside: bool) -> Live {
+pub fn hold(name: &str, options: &[&str], inside: bool) -> Live {
     let payload = payload();
     let words = [&["run", "--name", name], options, &["--", &payload, "hold"]].concat();
     let mut live = Live::of(name, &mut command(&words, inside));
@@ -99,16 +99,16 @@ fn hold(name: &str, options: &[&str], inside: bool) -> Live {
 }
 
 /// A file that he may read.
-fn role(text: &str) -> String {
+pub fn role(text: &str) -> String {
     let path = "/home/coder/his.role.toml";
     fs::write(path, text).expect("a file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("chmod");
     path.to_owned()
 }
 
-const REPORT: &str = "/home/coder/report.json";
+pub const REPORT: &str = "/home/coder/report.json";
 
-fn states(report: &Value) -> Vec<(String, String)> {
+pub fn states(report: &Value) -> Vec<(String, String)> {
     let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or_default().to_owned();
     let entries = report["receipt"].as_array().expect("a receipt");
     entries
