@@ -244,7 +244,7 @@ fn attend(ready: Ready<'_>, report: &mut Option<File>) -> u8 {
     };
     supervise::adopt_orphans();
     let terminal = Terminal::open();
-    // At once: what the terminal sends from now on reaches the command by itself, and twice is once too often.
+    // What the terminal sends after that reaches the command by itself, and twice is once too often.
     let pass_on_early = |pid| signals.pass_on_early(pid);
     let request = Request {
         terminal: terminal.as_ref(),

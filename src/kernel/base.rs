@@ -46,14 +46,19 @@ pub fn find(
     }
     let unit = sessions_scope();
     let scope = look(tree.find(&unit))?;
+    let root = rustix::process::geteuid().is_root();
+    let mut is_going = false;
     if let Some(group) = &scope
         && delegated(group)?
-        && group.writable()?
     {
-        return Ok(Base::sessions_unit(unit, controllers(group)?));
+        if group.writable()? {
+            return Ok(Base::sessions_unit(unit, controllers(group)?));
+        }
+        // Root may write to whatever is there.
+        is_going = root;
     }
-    let awaited = systemd && scope.is_none() && is_installed();
-    if awaited && rustix::process::geteuid().is_root() {
+    let awaited = systemd && (scope.is_none() || is_going) && is_installed();
+    if awaited && root {
         // Gone with its anchor while no session lived. systemd delegates every controller that the root has.
         let root = tree.group(&GroupPath::root())?;
         return Ok(Base::sessions_unit(unit, controllers(&root)?));

@@ -200,12 +200,26 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Likewise: the new process has none of this one's signal handlers.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+/// Follows a new process until it has become the command.
+pub trait Watch {
+    /// It exists, with every signal blocked, and is held until this returns: what is sent to its group from now on reaches
+    /// it as well as the caller.
+    fn begun(&mut self, pid: i32);
+    /// A stop signal (Ctrl-Z) has stopped it before exec. Returns when it was let go on.
+    fn stopped(&mut self, pid: i32, signal: i32);
+}
+
+fn begun(watch: Option<&mut (dyn Watch + '_)>, pid: i32) {
+    if let Some(watch) = watch {
+        watch.begun(pid);
+    }
+}
+
 /// Starts `child` in `group` (`None`: in the caller's own) and waits until it has become the command or has failed.
 ///
-/// A stop signal that came in meanwhile (Ctrl-Z) takes effect on the new process as soon as it has the caller's mask,
-/// which is before exec: `on_stop` is then told its pid and the signal, and returns when it was let go on. Without
-/// somebody to tell, the new process may borrow this one's memory until it has become the command (as vfork(2) does): that
-/// is faster, and this thread then waits in the kernel.
+/// A stop signal that came in meanwhile takes effect on the new process as soon as it has the caller's mask, which is
+/// before exec. Where nobody watches, the new process may borrow this one's memory until it has become the command (as
+/// vfork(2) does): that is faster, and this thread then waits in the kernel.
 ///
 /// # Errors
 ///
@@ -213,20 +227,30 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 pub fn spawn(
     child: &Child,
     group: Option<BorrowedFd<'_>>,
-    on_stop: Option<&mut dyn FnMut(i32, i32)>,
+    mut watch: Option<&mut (dyn Watch + '_)>,
 ) -> Result<Spawned, Errno> {
     let pointers = Pointers::of(child);
-    if on_stop.is_none()
+    if watch.is_none()
         && may_borrow(child)
         && let Some(spawned) = borrow(child, &pointers, group)?
     {
         return Ok(spawned);
     }
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (pid, pidfd, moved) = match clone3(group) {
-        // The child.
-        Ok(None) => become_command(child, &pointers, writer.as_raw_fd(), None),
-        Ok(Some((pid, pidfd))) => (pid, pidfd, false),
+    let made = match watch.as_deref_mut() {
+        None => match clone3(group) {
+            // The child.
+            Ok(None) => become_command(child, &pointers, writer.as_raw_fd(), None),
+            Ok(Some(made)) => Ok(made),
+            Err(errno) => Err(HeldError::Kernel(errno)),
+        },
+        watch => hold(child, &pointers, &writer, Entry::Born(group), |pid, _| {
+            begun(watch, pid);
+            Ok(())
+        }),
+    };
+    let (pid, pidfd, moved) = match made.map_err(HeldError::errno) {
+        Ok((pid, pidfd)) => (pid, pidfd, false),
         // No clone3 (seccomp), or none that knows groups: fork, and let the child enter by itself before it execs.
         Err(Errno::NOSYS | Errno::INVAL | Errno::TOOBIG | Errno::PERM) => {
             let procs = match group {
@@ -238,16 +262,18 @@ pub fn spawn(
                 )?),
                 None => None,
             };
-            let held = hold(child, &pointers, &writer, procs.as_ref(), |_, _| Ok(()));
-            let (pid, pidfd) = held.map_err(|error| match error {
-                HeldError::Kernel(errno) | HeldError::Place(errno) => errno,
-            })?;
+            let entry = Entry::Goes(procs.as_ref());
+            let held = hold(child, &pointers, &writer, entry, |pid, _| {
+                begun(watch.as_deref_mut(), pid);
+                Ok(())
+            });
+            let (pid, pidfd) = held.map_err(HeldError::errno)?;
             (pid, pidfd, group.is_some())
         }
         Err(e) => return Err(e),
     };
     drop(writer);
-    Ok(executed(reader, pid, pidfd, moved, on_stop))
+    Ok(executed(reader, pid, pidfd, moved, watch))
 }
 
 /// Why a process that was held did not become the command.
@@ -257,6 +283,14 @@ pub enum HeldError<E> {
     Kernel(Errno),
     /// What was said by who was to have it moved.
     Place(E),
+}
+
+impl HeldError<Errno> {
+    fn errno(self) -> Errno {
+        match self {
+            Self::Kernel(errno) | Self::Place(errno) => errno,
+        }
+    }
 }
 
 impl<E> From<Errno> for HeldError<E> {
@@ -277,37 +311,51 @@ impl<E> From<Errno> for HeldError<E> {
 /// where the calling thread ends while it is held.
 pub fn spawn_held<E>(
     child: &Child,
-    on_stop: Option<&mut dyn FnMut(i32, i32)>,
+    mut watch: Option<&mut (dyn Watch + '_)>,
     place: impl FnOnce(i32, BorrowedFd<'_>) -> Result<(), E>,
 ) -> Result<Spawned, HeldError<E>> {
     let pointers = Pointers::of(child);
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (pid, pidfd) = hold(child, &pointers, &writer, None, place)?;
+    let (pid, pidfd) = hold(child, &pointers, &writer, Entry::Goes(None), |pid, pidfd| {
+        begun(watch.as_deref_mut(), pid);
+        place(pid, pidfd)
+    })?;
     drop(writer);
-    Ok(executed(reader, pid, pidfd, true, on_stop))
+    Ok(executed(reader, pid, pidfd, true, watch))
 }
 
-/// Forks a process that waits until `ready` has said that it may become the command, and enters `procs` first if there is
-/// one. Where it may not, nothing of it is left.
+/// How a process that is held gets into its group.
+#[derive(Clone, Copy)]
+enum Entry<'a> {
+    /// It is made there; `None` is the caller's own.
+    Born(Option<BorrowedFd<'a>>),
+    /// It is made in the caller's, and before exec it enters that whose `cgroup.procs` this is, if one is given.
+    Goes(Option<&'a OwnedFd>),
+}
+
+/// Makes a process that waits until `ready` has said that it may become the command. Where it may not, nothing of it is
+/// left.
 fn hold<E>(
     child: &Child,
     pointers: &Pointers,
     report: &OwnedFd,
-    procs: Option<&OwnedFd>,
+    entry: Entry<'_>,
     ready: impl FnOnce(i32, BorrowedFd<'_>) -> Result<(), E>,
 ) -> Result<(i32, OwnedFd), HeldError<E>> {
     let parent = rustix::process::getpid().as_raw_nonzero().get();
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: valid sets. fork(2) has no preconditions; the child calls only async-signal-safe functions until exec, and
-    // has a buffer of one byte.
-    let pid = unsafe {
+    // SAFETY: valid sets. The child calls only async-signal-safe functions until exec, and has a buffer of one byte.
+    let made = unsafe {
         // However long it waits, none of this process's signal handlers runs in it.
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut mask: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::sigprocmask(libc::SIG_BLOCK, &all, &mut mask);
-        let pid = libc::fork();
-        if pid == 0 {
+        let made = match entry {
+            Entry::Born(group) => clone3(group).map(|made| made.map(|(pid, pidfd)| (pid, Some(pidfd)))),
+            Entry::Goes(_) => fork().map(|made| made.map(|pid| (pid, None))),
+        };
+        if let Ok(None) = made {
             // End of file is what a parent leaves that was killed. But another process that is held may have a copy of
             // its end of the pipe, so that a signal is wanted too.
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -318,31 +366,35 @@ fn hold<E>(
             }
             libc::prctl(libc::PR_SET_PDEATHSIG, 0);
             libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
-            become_command(
-                child,
-                pointers,
-                report.as_raw_fd(),
-                procs.map(|fd| fd.as_raw_fd()),
-            )
+            let procs = match entry {
+                Entry::Born(_) => None,
+                Entry::Goes(procs) => procs.map(|fd| fd.as_raw_fd()),
+            };
+            become_command(child, pointers, report.as_raw_fd(), procs)
         }
-        let forked = last_errno();
         libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
-        if pid == -1 {
-            return Err(HeldError::Kernel(forked));
-        }
-        pid
+        made
     };
-    let pidfd = open_pidfd(pid).inspect_err(|_| {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-        }
-    })?;
+    let (pid, pidfd) = match made? {
+        Some((pid, Some(pidfd))) => (pid, pidfd),
+        Some((pid, None)) => (pid, pidfd_of(pid)?),
+        None => unreachable!("the child has gone another way"),
+    };
     let unstarted = Unstarted(&pidfd);
     ready(pid, pidfd.as_fd()).map_err(HeldError::Place)?;
     rustix::io::write(&go, b"1")?;
     std::mem::forget(unstarted);
     Ok((pid, pidfd))
+}
+
+/// A descriptor of a child of this process's, which is killed where there is none to be had.
+fn pidfd_of(pid: i32) -> Result<OwnedFd, Errno> {
+    open_pidfd(pid).inspect_err(|_| {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+        }
+    })
 }
 
 /// A process that is not to become a command. Dropped, it is killed and reaped.
@@ -364,9 +416,9 @@ fn executed(
     pid: i32,
     pidfd: OwnedFd,
     moved: bool,
-    on_stop: Option<&mut dyn FnMut(i32, i32)>,
+    watch: Option<&mut (dyn Watch + '_)>,
 ) -> Spawned {
-    await_exec(&reader, pid, &pidfd, on_stop.unwrap_or(&mut |_, _| {}));
+    await_exec(&reader, pid, &pidfd, watch);
     Spawned {
         pid,
         pidfd,
@@ -540,7 +592,7 @@ unsafe fn clone3_and_call(
 }
 
 /// Waits until the new process says something or has become the command (end of file).
-fn await_exec(reader: &OwnedFd, pid: i32, pidfd: &OwnedFd, on_stop: &mut dyn FnMut(i32, i32)) {
+fn await_exec(reader: &OwnedFd, pid: i32, pidfd: &OwnedFd, mut watch: Option<&mut (dyn Watch + '_)>) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let pause = Timespec {
@@ -557,8 +609,9 @@ fn await_exec(reader: &OwnedFd, pid: i32, pidfd: &OwnedFd, on_stop: &mut dyn FnM
         );
         if let Ok(Some(status)) = stopped
             && let Some(signal) = status.stopping_signal()
+            && let Some(watch) = watch.as_deref_mut()
         {
-            on_stop(pid, signal);
+            watch.stopped(pid, signal);
         }
     }
 }
@@ -574,9 +627,10 @@ pub fn replace(child: &Child) -> Vec<Refusal> {
     read_refusals(&reader)
 }
 
-/// Splits this process in two: `Some(pid)` in the parent, `None` in the child. Only for a process with one thread.
+/// Splits this process in two: `Some(pid)` in the parent, `None` in the child, which of a process with several threads may
+/// call async-signal-safe functions only (fork(2)).
 pub fn fork() -> Result<Option<i32>, Errno> {
-    // SAFETY: cgmgr's command line has one thread, so the child may go on as the parent would.
+    // SAFETY: fork(2) itself has no preconditions.
     match unsafe { libc::fork() } {
         -1 => Err(last_errno()),
         0 => Ok(None),
@@ -1059,10 +1113,34 @@ mod tests {
         }
     }
 
+    /// Remembers what it is told, and lets go on what was stopped.
+    #[derive(Default)]
+    struct Witness {
+        begun: Vec<i32>,
+        stopped: Vec<i32>,
+    }
+
+    impl Watch for Witness {
+        fn begun(&mut self, pid: i32) {
+            let own = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap();
+            assert_eq!(own("cmdline"), std::fs::read("/proc/self/cmdline").unwrap());
+            self.begun.push(pid);
+        }
+
+        fn stopped(&mut self, pid: i32, signal: i32) {
+            self.stopped.push(signal);
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        }
+    }
+
     /// Both ways to start a process.
     fn spawn_each(child: &Child, check: impl Fn(Spawned)) {
         check(spawn(child, None, None).unwrap());
-        check(spawn(child, None, Some(&mut |_, _| {})).unwrap());
+        let mut witness = Witness::default();
+        let spawned = spawn(child, None, Some(&mut witness)).unwrap();
+        assert_eq!(witness.begun, [spawned.pid]);
+        check(spawned);
     }
 
     fn wait(spawned: &Spawned) -> i32 {
@@ -1183,14 +1261,10 @@ mod tests {
             pid
         };
         drop(writer);
-        let mut told = Vec::new();
-        await_exec(&reader, pid, &open_pidfd(pid).unwrap(), &mut |pid, signal| {
-            told.push(signal);
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGCONT)
-                .unwrap();
-        });
+        let mut witness = Witness::default();
+        await_exec(&reader, pid, &open_pidfd(pid).unwrap(), Some(&mut witness));
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
-        assert_eq!(told, [libc::SIGSTOP]);
+        assert_eq!(witness.stopped, [libc::SIGSTOP]);
     }
 
     fn is_reaped(pid: i32) -> bool {

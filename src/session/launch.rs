@@ -16,7 +16,7 @@ use super::terminal::Terminal;
 use super::user::User;
 use crate::backend::scope::Pin;
 use crate::kernel::kmsg::KernelLog;
-use crate::kernel::sys::{self, CallersSignals, Child, Spawned};
+use crate::kernel::sys::{self, CallersSignals, Child, Spawned, Watch};
 use crate::kernel::{Group, process};
 use crate::limits::Settings;
 use crate::path::{GroupPath, SessionName};
@@ -58,7 +58,8 @@ pub struct Request<'a> {
     pub terminal: Option<&'a Terminal>,
     /// How the caller had its signals set: the command gets them so.
     pub signals: Option<CallersSignals>,
-    /// Told the command's pid as soon as it runs, before anything else is done.
+    /// Told the command's pid as soon as it runs, before anything else is done. Where there is a terminal, which sends its
+    /// signals to the command as well, that is before the command is executed.
     pub on_start: Option<&'a dyn Fn(i32)>,
     /// Start nothing where something declared cannot be enforced.
     pub require_limits: bool,
@@ -225,11 +226,13 @@ impl Start<'_> {
     /// Starts the command, and returns once it has been executed. After an error it has not been, and nothing of its
     /// process is left.
     pub(super) fn now(&self) -> Result<Spawned, LaunchError> {
-        let mut stop_with = self
-            .terminal
-            .map(|terminal| |pid: i32, signal: i32| terminal.stop_with(pid, signal));
-        let on_stop = stop_with.as_mut().map(|tell| tell as &mut dyn FnMut(i32, i32));
-        let spawned = placing::start(self.child, self.group.map(|(group, path)| (group, path)), on_stop)?;
+        let mut watch = self.terminal.map(|terminal| AtTerminal {
+            terminal,
+            on_start: self.on_start,
+        });
+        let watch = watch.as_mut().map(|watch| watch as &mut dyn Watch);
+        let is_watched = watch.is_some();
+        let spawned = placing::start(self.child, self.group.map(|(group, path)| (group, path)), watch)?;
         if let Some(fatal) = spawned.refusals.iter().find(|r| r.fatal) {
             let error = not_started(fatal, self.program, self.user, self.child);
             let _ = rustix::process::waitid(
@@ -238,7 +241,9 @@ impl Start<'_> {
             );
             return Err(error);
         }
-        if let Some(tell) = self.on_start {
+        if let Some(tell) = self.on_start
+            && !is_watched
+        {
             tell(spawned.pid);
         }
         if spawned.moved
@@ -249,6 +254,24 @@ impl Start<'_> {
             return Err(placing::not_there(path));
         }
         Ok(spawned)
+    }
+}
+
+/// Sees to a command that has a terminal while it is being started.
+struct AtTerminal<'a> {
+    terminal: &'a Terminal,
+    on_start: Option<&'a dyn Fn(i32)>,
+}
+
+impl Watch for AtTerminal<'_> {
+    fn begun(&mut self, pid: i32) {
+        if let Some(tell) = self.on_start {
+            tell(pid);
+        }
+    }
+
+    fn stopped(&mut self, pid: i32, signal: i32) {
+        self.terminal.stop_with(pid, signal);
     }
 }
 

@@ -9,7 +9,7 @@
 use super::failure::LaunchError;
 use crate::backend::scope;
 use crate::kernel::error::{Doing, KernelError};
-use crate::kernel::sys::{self, Child, HeldError, Spawned};
+use crate::kernel::sys::{self, Child, HeldError, Spawned, Watch};
 use crate::kernel::{Group, process};
 use crate::path::GroupPath;
 use rustix::fd::AsFd;
@@ -19,16 +19,13 @@ use rustix::fd::AsFd;
 pub(super) fn start(
     child: &Child,
     group: Option<(&Group, &GroupPath)>,
-    mut on_stop: Option<&mut dyn FnMut(i32, i32)>,
+    mut watch: Option<&mut (dyn Watch + '_)>,
 ) -> Result<Spawned, LaunchError> {
     let refused = |errno| {
         let path = group.map_or("a new process", |(group, _)| group.path());
         KernelError::new(Doing::Place, path, errno)
     };
-    let once_more = on_stop
-        .as_mut()
-        .map(|tell| &mut **tell as &mut dyn FnMut(i32, i32));
-    let errno = match sys::spawn(child, group.map(|(group, _)| group.as_fd()), once_more) {
+    let errno = match sys::spawn(child, group.map(|(group, _)| group.as_fd()), watch.as_deref_mut()) {
         Ok(spawned) => return Ok(spawned),
         Err(errno) => errno,
     };
@@ -36,7 +33,7 @@ pub(super) fn start(
     let Some((_, path)) = scope else {
         return Err(refused(errno).into());
     };
-    let moved = sys::spawn_held(child, on_stop, |pid, _| {
+    let moved = sys::spawn_held(child, watch, |pid, _| {
         scope::attach(path, &[pid]).unwrap_or(Ok(()))
     });
     moved.map_err(|error| match error {

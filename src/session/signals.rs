@@ -61,9 +61,8 @@ impl Signals {
         });
     }
 
-    /// Passes on what came in while the command was being started, the terminal's too: what came before its process
-    /// existed has not reached it. What came after that and before exec has ended or stopped it, so that hearing it
-    /// again changes nothing.
+    /// Passes on what came in before the command was executed, the terminal's too: what came before its process existed
+    /// has not reached it. What came after that waits for it, and waits once however often it is sent.
     pub fn pass_on_early(&self, command: i32) {
         self.pass_on_unless(command, |_| false);
     }

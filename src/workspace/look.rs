@@ -135,6 +135,10 @@ impl Look {
         let all = self.names();
         let near = near(name.as_str(), &all);
         let help = match (near.is_empty(), all.is_empty()) {
+            // Its group was made between the two looks.
+            _ if all.iter().any(|other| other == name.as_str()) => {
+                "it is being started just now: try again".to_owned()
+            }
             (false, _) => format!("did you mean {}?", near.join(", ")),
             (true, true) => "there are no sessions; `cgmgr run` starts one".to_owned(),
             (true, false) => "`cgmgr status` lists the sessions".to_owned(),

@@ -195,6 +195,21 @@ fn ctrl_c_reaches_the_command_exactly_once() {
 }
 
 #[test]
+fn ctrl_c_reaches_the_command_once_however_late_its_supervisor_learns_that_it_runs() {
+    let _lab = Lab::new();
+    let mut pty = Pty::shell();
+    // The first thing that is waited for is the command's execution.
+    let late = "strace -o /dev/null -e trace=poll,ppoll -e inject=poll,ppoll:delay_exit=1500000:when=1";
+    pty.line(&format!("{late} {} {} count SIGINT", run(""), payload()));
+    pty.expect("counting ");
+    pty.send(CTRL_C);
+    pty.expect("counted 1\r\n");
+    pty.expect("outer> ");
+    pty.line("exit");
+    pty.wait();
+}
+
+#[test]
 fn the_terminal_comes_back_after_the_inner_shell_was_killed() {
     let _lab = Lab::new();
     let mut pty = Pty::shell();
