@@ -76,16 +76,13 @@ impl From<BusError> for AnchorError {
     }
 }
 
-/// Whether the scope is there, and its anchor lives. Costs a launch one small file.
+/// Whether the scope, if it is there, has an anchor that lives. Costs a launch one small file.
 ///
 /// # Errors
 ///
 /// The kernel does not let that be seen.
-pub fn holds(tree: &Tree, scope: &GroupPath) -> Result<bool, KernelError> {
-    match tree.find(scope)? {
-        Some(scope) => is_anchored(&scope),
-        None => Ok(false),
-    }
+pub fn holds(scope: Option<&Group>) -> Result<bool, KernelError> {
+    scope.map_or(Ok(false), is_anchored)
 }
 
 fn is_anchored(scope: &Group) -> Result<bool, KernelError> {
@@ -112,7 +109,7 @@ pub fn renew(tree: &Tree, scope: &GroupPath) -> Result<(), AnchorError> {
         ));
     }
     match Systemd::of(manager).restart(SESSIONS_UNIT) {
-        _ if holds(tree, scope)? => Ok(()),
+        _ if holds(tree.find(scope)?.as_ref())? => Ok(()),
         Ok(()) => Err(AnchorError::new(
             format!(
                 "{SESSIONS_UNIT} was started, but {} has no anchor",

@@ -69,8 +69,16 @@ fn runs_a_command(args: &[OsString]) -> bool {
 }
 
 fn dispatch(cli: &Cli) -> Outcome {
-    let global = &cli.global;
     match &cli.command {
+        Command::Run(args) => Ok(run::run(args, &cli.global)),
+        other => carry_out(other, &cli.global),
+    }
+}
+
+/// Apart from a launch, which is not to have the text of all others mapped around its own.
+#[inline(never)]
+fn carry_out(command: &Command, global: &args::Global) -> Outcome {
+    match command {
         Command::Check(args) => roles::check(args, global),
         Command::Explain(args) => roles::explain(args, global),
         Command::Plan(args) => apply::plan(args, global),

@@ -224,10 +224,12 @@ pub(super) fn ready_parent(
 ) -> Result<Group, LaunchError> {
     // One elsewhere was named, and is whoever's who made it.
     let is_systemds = base.group == sessions_scope() || base.is_users();
-    if is_systemds && !anchor::holds(tree, &base.group)? {
+    let mut parent = tree.find(&base.sessions)?;
+    if is_systemds && !anchor::holds(parent.as_ref())? {
         anchored(place, tree, base, warnings)?;
+        parent = tree.find(&base.sessions)?;
     }
-    if let Some(parent) = tree.find(&base.sessions)? {
+    if let Some(parent) = parent {
         let enabled = parent.get("cgroup.subtree_control")?.unwrap_or_default();
         let missing = |c: &crate::limits::Controller| !enabled.split(' ').any(|e| e == c.name());
         if !hierarchy::wanted(base).iter().any(missing) {
@@ -257,7 +259,7 @@ pub(super) fn ready_parent(
 fn anchored(place: &Place, tree: &Tree, base: &Base, warnings: &mut Vec<String>) -> Result<(), LaunchError> {
     let _alone = place.alone()?;
     // Another launch may have been faster.
-    if anchor::holds(tree, &base.group)? {
+    if anchor::holds(tree.find(&base.sessions)?.as_ref())? {
         return Ok(());
     }
     match anchor::renew(tree, &base.group) {
