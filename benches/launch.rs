@@ -51,7 +51,7 @@ impl Way {
             // Without D-Bus: the unit that it makes groups below was delegated before.
             Way::Cgmgr if machine::is_systemd() => "cgmgr run, delegated unit",
             Way::Cgmgr => "cgmgr run",
-            Way::Scope => "cgmgr --backend scope run",
+            Way::Scope => "cgmgr run --backend scope",
             Way::Crun => "crun run",
             Way::Cgexec => "cgcreate cgset cgexec cgdelete",
             Way::SystemdRun => "systemd-run --scope",
@@ -100,8 +100,8 @@ impl Bench {
             Way::FloorProcess => {
                 run_bare(Command::new("/lab/floor").args([&machine::parent(), &name, "/bin/true"]))?;
             }
-            Way::Cgmgr => run_bare(&mut cgmgr_run("auto"))?,
-            Way::Scope => run_bare(&mut cgmgr_run("scope"))?,
+            Way::Cgmgr => run_bare(&mut cgmgr_run(&[]))?,
+            Way::Scope => run_bare(&mut cgmgr_run(&["--backend", "scope"]))?,
             Way::Crun => peers::crun("bench-crun")?,
             Way::Cgexec => peers::cgexec(&name)?,
             Way::SystemdRun => peers::systemd_run()?,
@@ -110,18 +110,10 @@ impl Bench {
     }
 }
 
-fn cgmgr_run(backend: &str) -> Command {
+fn cgmgr_run(options: &[&str]) -> Command {
     let mut command = Command::new("/usr/local/bin/cgmgr");
-    let words = [
-        "--backend",
-        backend,
-        "run",
-        "--role",
-        ROLE_FILE,
-        "--",
-        "/bin/true",
-    ];
-    command.args(words);
+    command.arg("run").args(options);
+    command.args(["--role", ROLE_FILE, "--", "/bin/true"]);
     command
 }
 
@@ -182,7 +174,7 @@ fn print_table(title: &str, ways: &[Way], samples: &[Sample]) {
     );
     if ways.contains(&Way::Scope) {
         goal(
-            "cgmgr --backend scope run / systemd-run --scope",
+            "cgmgr run --backend scope / systemd-run --scope",
             median(Way::Scope) / median(Way::SystemdRun),
             "at most",
             1.0,

@@ -1,6 +1,7 @@
 //! Removes what a killed cgmgr left behind.
 
 use super::place::Place;
+use crate::host::{BaseKind, SUPERVISOR};
 use crate::kernel::survey;
 use crate::path::SessionName;
 
@@ -19,9 +20,11 @@ pub fn sweep(place: &Place, own: &SessionName) -> usize {
     let Ok(Some(parent)) = tree.find(&base.sessions) else {
         return 0;
     };
-    // The one that was just made.
-    if parent.count_children() == Some(1) {
-        return 1;
+    // The one that was just made, and in the unit's group the leaf of the anchor: to list a directory takes far longer.
+    match parent.count_children() {
+        Some(1) => return 1,
+        Some(2) if matches!(base.kind, BaseKind::SessionsUnit(_)) && parent.has(SUPERVISOR) => return 1,
+        _ => {}
     }
     let directories = parent.children().unwrap_or_default();
     for directory in &directories {

@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use zbus::export::futures_core::Stream;
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
@@ -28,6 +28,8 @@ use zruntime::SharedRuntime;
 
 /// How long a request may take, until its job is done.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// After so long a request that has no answer is told as a warning, and again after as long.
+const PROGRESS: Duration = Duration::from_secs(2);
 /// How long nobody may be behind the socket: a bus that is restarted is back by then.
 const AWAY: Duration = Duration::from_secs(5);
 
@@ -281,9 +283,15 @@ impl Systemd {
                     runtime.sleep(pause()).await;
                 }
             };
-            match runtime.timeout_at(until, talk).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Fault::TimedOut),
+            let mut talk = pin!(talk);
+            let mut tell = Instant::now() + PROGRESS;
+            loop {
+                match runtime.timeout_at(until.min(tell), talk.as_mut()).await {
+                    Ok(answer) => return answer,
+                    Err(_) if Instant::now() >= until => return Err(Fault::TimedOut),
+                    Err(_) => tracing::warn!("still waiting for {} to {doing}", self.manager.describe()),
+                }
+                tell += PROGRESS;
             }
         });
         asked.map_err(|fault| self.error(doing, fault))

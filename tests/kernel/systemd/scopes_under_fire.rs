@@ -166,6 +166,11 @@ fn systemd_frozen_for_five_seconds_makes_a_launch_wait() {
         });
         let ran = done.iter().filter(|done| ran_or_told(done)).count();
         assert_eq!(ran, 4, "five seconds are less than the deadline: {done:#?}");
+        if before == 0 {
+            for done in &done {
+                done.says("still waiting for systemd to start cgmgr-");
+            }
+        }
         scopes.nothing_left();
     }
 }
@@ -176,6 +181,8 @@ fn systemd_frozen_for_longer_than_the_deadline_fails_the_launch_and_nothing_come
     let frozen = Frozen::new();
     let done = finish(&mut run(&[], &["facts"])).expect(125);
     done.says("no answer within 30 s").says("  help: ");
+    let told = done.err.matches("still waiting").count();
+    assert!((5..=14).contains(&told), "a line every other second: {done:#?}");
     // A live one's limit is as hard to change.
     drop(frozen);
     scopes.nothing_left();
