@@ -2,6 +2,7 @@
 //! that role. Applied twice, the second plan is empty.
 
 use super::drift;
+use super::drop_in;
 use super::equal::{number, same};
 use super::hierarchy;
 use super::receipt::{Backend, Outcome, predict};
@@ -264,37 +265,10 @@ pub(super) fn drop_in(plan: &mut Plan, settings: &[&Setting], slice: &GroupPath,
 
 /// The text of a drop-in with these settings; `None` where none is declared.
 pub fn drop_in_text(settings: &[&Setting]) -> Option<String> {
-    let lines: Vec<String> = settings
-        .iter()
-        .filter(|s| s.value.is_some())
-        .filter_map(|s| Some(format!("{}={}\n", s.knob.systemd?, systemd_text(s)?)))
-        .collect();
-    if lines.is_empty() {
-        return None;
-    }
+    let lines = drop_in::slice_lines(settings)?;
     Some(format!(
-        "# Written by `cgmgr apply`, removed by `cgmgr down`.\n[Slice]\n{}",
-        lines.concat()
+        "# Written by `cgmgr apply`, removed by `cgmgr down`.\n[Slice]\n{lines}"
     ))
-}
-
-/// The kernel's text as systemd's unit files have it (systemd.resource-control(5)).
-fn systemd_text(setting: &Setting) -> Option<String> {
-    let text = setting.text()?;
-    if setting.knob.file == Some("cpu.max") {
-        let (quota, _period) = text.split_once(' ')?;
-        // Percent of one CPU with two decimals: exactly the 10 µs of quota that a role can say.
-        return Some(match quota.parse::<u64>() {
-            Ok(us) => format!("{}.{:02}%", us / 1000, us % 1000 / 10),
-            Err(_) => String::new(),
-        });
-    }
-    let value = text.strip_prefix("default ").unwrap_or(&text);
-    Some(if value == "max" {
-        "infinity".into()
-    } else {
-        value.to_owned()
-    })
 }
 
 fn reload(plan: &mut Plan, base: &Base, survey: &Survey) {

@@ -14,12 +14,17 @@ fn with_head(section: &str, lines: &str) -> String {
 
 /// For a slice, what is declared of these settings; `None` where nothing is that a slice can have.
 pub fn of_slice(settings: &[&Setting]) -> Option<String> {
-    let lines: Vec<String> = settings
+    Some(with_head("Slice", &slice_lines(settings)?))
+}
+
+/// The same, as lines of the section [Slice].
+pub fn slice_lines(settings: &[&Setting]) -> Option<String> {
+    let lines: String = settings
         .iter()
         .filter(|s| s.value.is_some() && s.knob.file.is_some())
         .filter_map(|s| Some(format!("{}={}\n", s.knob.systemd?, unit_text(s)?)))
         .collect();
-    (!lines.is_empty()).then(|| with_head("Slice", &lines.concat()))
+    (!lines.is_empty()).then_some(lines)
 }
 
 /// For the service of the agent: its place, and that it is the last to go.
