@@ -17,7 +17,7 @@ pub fn of_slice(settings: &[&Setting]) -> Option<String> {
     Some(with_head("Slice", &slice_lines(settings)?))
 }
 
-/// The same, as lines of the section [Slice].
+/// The same, as lines of the section `[Slice]`.
 pub fn slice_lines(settings: &[&Setting]) -> Option<String> {
     let lines: String = settings
         .iter()
