@@ -29,7 +29,7 @@ fn a_command_killed_anywhere_is_got_over_by_the_next() {
         }
     }
     // Killed before a call that changes nothing, or before the next one, is the same: of those the plain run
-    // takes few. Where systemd is called, a fault costs a dozen calls of systemctl.
+    // takes few. Where systemd is asked, a fault costs seconds.
     let (slow, quick): (Vec<_>, Vec<_>) = reading.into_iter().partition(|(_, (form, ..))| {
         is_systemd() && matches!(form, Form::Down | Form::DownKill | Form::Apply)
     });
