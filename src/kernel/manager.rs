@@ -62,15 +62,22 @@ pub fn of_user() -> Result<Option<GroupPath>, Errno> {
     Ok(None)
 }
 
+/// Connects to a socket, which does not block. Does not wait where so many wait already that there is no place left in the
+/// listener's queue (`EAGAIN`): that would be a wait without an end.
+///
+/// # Errors
+///
+/// Nobody listens there, or this user may not connect.
+pub fn connect_now(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
 /// The process of this user's that listens at a socket; `None` where it is another user's.
 fn listener(path: &Path) -> Result<Option<i32>, Errno> {
-    let socket: OwnedFd = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let socket = connect_now(path)?;
     let peer = socket_peercred(&socket)?;
     let is_his = peer.uid == rustix::process::geteuid();
     Ok(is_his.then(|| peer.pid.as_raw_nonzero().get()))

@@ -11,15 +11,14 @@ mod direct;
 use self::direct::Direct;
 use super::error::{BusError, Reason};
 use crate::host::Manager;
+use crate::kernel::manager;
 use crate::plan::unit::{Property, Value};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use zbus::export::futures_core::Stream;
@@ -365,12 +364,9 @@ impl Systemd {
     }
 }
 
-/// Where a socket of the user's may be: in the directory that he names (pam_systemd(8)), or, where that is none or another
-/// user's, as after su(1), in the one that it stands for.
+/// Where a socket of the user's may be.
 fn in_runtime_directories(socket: &str) -> Vec<PathBuf> {
-    let named = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
-    let usual = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
-    let directories = named.into_iter().map(PathBuf::from).chain([usual]);
+    let directories = manager::runtime_directories().into_iter();
     directories.map(|directory| directory.join(socket)).collect()
 }
 
@@ -378,21 +374,12 @@ fn in_runtime_directories(socket: &str) -> Vec<PathBuf> {
 fn connect_first(paths: &[PathBuf]) -> io::Result<UnixStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for path in paths {
-        match connect_now(path) {
-            Ok(stream) => return Ok(stream),
+        match manager::connect_now(path) {
+            Ok(socket) => return Ok(socket.into()),
             Err(error) => last = error.into(),
         }
     }
     Err(last)
-}
-
-/// Connects, and does not wait where so many wait already that there is no place left in the listener's queue: that would
-/// be a wait without an end.
-fn connect_now(path: &Path) -> Result<UnixStream, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
 }
 
 /// Between two attempts, of many who ask at once: 20 to 83 ms.

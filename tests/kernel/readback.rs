@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cgmgr::{Done, cgmgr};
-use crate::lab::read;
+use crate::lab::{MOUNT, read, workloads};
 
 /// The knobs of `explain ROLE --json`.
 #[track_caller]
@@ -50,6 +50,21 @@ pub fn compare<'a>(group: &str, announced: impl IntoIterator<Item = &'a Value>, 
         compared += 1;
     }
     compared
+}
+
+/// Compares what the role itself announces for both slices; the rest is the installed unit's.
+#[track_caller]
+pub fn compare_slices(role: &str) {
+    let announced = knobs(role);
+    for (table, group) in [
+        ("agent.", format!("{MOUNT}/agent.slice")),
+        ("workloads.", workloads()),
+    ] {
+        let said = announced
+            .iter()
+            .filter(|k| k["knob"].as_str().expect("a name").starts_with(table) && k["origin"] == "role");
+        compare(&group, said, role);
+    }
 }
 
 /// A receipt's entry for a knob.

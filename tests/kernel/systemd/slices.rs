@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::cgmgr::{Live, cgmgr, finish, run_payload, until};
 use crate::lab::{Lab, MOUNT, children, example, examples, read, session_groups, sessions, workloads};
-use crate::readback::{compare, knobs, of_session, steps};
+use crate::readback::{compare_slices, knobs, of_session, steps};
 
 fn systemctl(words: &[&str]) -> crate::cgmgr::Done {
     finish(Command::new("systemctl").args(words))
@@ -97,17 +97,7 @@ fn apply_sets_the_slices_through_systemd_and_down_takes_it_back() {
             .map(|f| read(&format!("{}/{f}", workloads())))
             .collect();
         cgmgr(&["apply", &role]).expect(0);
-        let announced = knobs(&role);
-        for (table, group) in [
-            ("agent.", format!("{MOUNT}/agent.slice")),
-            ("workloads.", workloads()),
-        ] {
-            // What the role does not say is the installed unit's.
-            let said = announced
-                .iter()
-                .filter(|k| k["knob"].as_str().expect("a name").starts_with(table) && k["origin"] == "role");
-            compare(&group, said, &role);
-        }
+        compare_slices(&role);
         assert_eq!(
             steps(&cgmgr(&["plan", &role, "--json"]).expect(0)),
             [""; 0],

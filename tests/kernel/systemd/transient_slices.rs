@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 
 use crate::cgmgr::{Done, cgmgr, finish, until};
 use crate::lab::{Lab, MOUNT, examples, must, read, workloads};
-use crate::readback::{compare, entry, knobs, steps};
+use crate::readback::{compare_slices, entry, steps};
 
 /// A machine on which cgmgr is not installed, until the test is over.
 struct Bare {
@@ -120,16 +120,7 @@ fn every_role_is_applied_to_slices_in_no_file_and_nothing_is_left() {
     for role in examples() {
         let role = role.display().to_string();
         cgmgr(&["apply", &role]).expect(0);
-        let announced = knobs(&role);
-        for (table, group) in [
-            ("agent.", format!("{MOUNT}/agent.slice")),
-            ("workloads.", workloads()),
-        ] {
-            let said = announced
-                .iter()
-                .filter(|k| k["knob"].as_str().expect("a name").starts_with(table) && k["origin"] == "role");
-            compare(&group, said, &role);
-        }
+        compare_slices(&role);
         assert_eq!(
             steps(&cgmgr(&["plan", &role, "--json"]).expect(0)),
             [""; 0],
