@@ -27,8 +27,8 @@
 //! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
 //! | [`files`] | role files, and the host's policy, on disk | hang on a path, whatever it leads to |
 //! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
-//! | [`systemd`] | the only code that talks to systemd; `systemd/bus.rs` is the only one that knows D-Bus | decide |
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
+//! | [`systemd`] | the only code that talks to systemd; `systemd/bus.rs` is the only one that knows D-Bus | decide |
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
 //! | [`doctor`] | findings about a host, from facts | do I/O |

@@ -14,23 +14,23 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("role", &["text", "host", "limits"]),
     ("files", &["host", "role"]),
     ("plan", &["text", "path", "host", "limits"]),
-    ("systemd", &["text", "path", "host", "limits", "plan"]),
     ("kernel", &["text", "path", "host", "limits", "plan"]),
+    ("systemd", &["text", "path", "host", "limits", "plan", "kernel"]),
     (
         "backend",
-        &["text", "path", "host", "limits", "plan", "systemd", "kernel"],
+        &["text", "path", "host", "limits", "plan", "kernel", "systemd"],
     ),
     (
         "session",
         &[
-            "text", "path", "host", "limits", "plan", "systemd", "kernel", "backend",
+            "text", "path", "host", "limits", "plan", "kernel", "systemd", "backend",
         ],
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
     (
         "workspace",
         &[
-            "text", "path", "host", "limits", "role", "files", "plan", "systemd", "kernel", "backend",
+            "text", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd", "backend",
             "session",
         ],
     ),
