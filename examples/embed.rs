@@ -21,7 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("backend: {}", workspace.backend().name());
     let role = workspace.role_text("demo", ROLE)?;
     match workspace.protect(&role) {
-        Ok(done) => println!("protected in {}", done.group),
+        Ok(done) => println!(
+            "protected in {}",
+            done.group
+                .map_or("no group".to_owned(), |group| group.to_string())
+        ),
         Err(error) => println!("not protected: {error}"),
     }
 

@@ -119,7 +119,7 @@ fn prepare(args: &AdoptArgs, global: &Global) -> Result<(Adopted, crate::session
 }
 
 /// A pid as it was typed. The kernel takes 0 for whoever writes it: it never gets that from here.
-fn pid(text: &str) -> Result<i32, CommandError> {
+pub fn pid(text: &str) -> Result<i32, CommandError> {
     match text.parse::<i32>() {
         Ok(pid) if pid > 0 => Ok(pid),
         _ => Err(CommandError::usage(

@@ -16,7 +16,7 @@ const STYLES: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default());
 
 const EXIT_STATUS: &str = "\
-Exit status of `run` and `enter`: the command's own; 128+n if signal n ended it; 125 cgmgr
+Exit status of `run`, `enter` and `protect`: the command's own; 128+n if signal n ended it; 125 cgmgr
 failed; 126 the command cannot be executed; 127 it was not found; 3 with --require-limits
 where something cannot be enforced. Others: 0 done, 1 failed, 2 usage or invalid role.";
 
@@ -400,6 +400,35 @@ pub struct SetArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `protect`.
+#[derive(Debug, Args)]
+pub struct ProtectArgs {
+    /// Protect this running process instead of starting one
+    #[arg(long, value_name = "PID", conflicts_with_all = ["command", "report"])]
+    pub pid: Option<String>,
+    /// Role file whose [agent] says how the agent is protected; agent.slice is made from it where it is missing
+    #[arg(long, short, value_name = "ROLE")]
+    pub role: Option<PathBuf>,
+    /// What its scope is called, where systemd makes one (cgmgr-agent-NAME.scope); default: the command's name with a number
+    #[arg(long, short, value_name = "NAME", allow_hyphen_values = true)]
+    pub name: Option<OsString>,
+    /// Write what is in force as JSON to this file before the agent starts
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Start nothing where something that [agent] declares cannot be enforced (exit status 3)
+    #[arg(long, conflicts_with = "pid")]
+    pub require_limits: bool,
+    /// Say nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Print JSON (with --pid)
+    #[arg(long, requires = "pid")]
+    pub json: bool,
+    /// The agent and its arguments
+    #[arg(required_unless_present = "pid", trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// `freeze` and `thaw`.

@@ -6,8 +6,8 @@
 
 use super::args::{
     AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DownArgs, EnterArgs, ExplainArgs, FreezeArgs, Global,
-    InstallArgs, JsonArgs, LimitsArgs, RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs,
-    WaitArgs,
+    InstallArgs, JsonArgs, LimitsArgs, ProtectArgs, RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs,
+    UninstallArgs, WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -121,4 +121,6 @@ commands! {
     "enter" => Enter(EnterArgs),
     /// Move running processes, or what descends from one, into a session of their own
     "adopt" => Adopt(Box<AdoptArgs>),
+    /// Run an agent, or put a running one, where it is protected from what sessions do
+    "protect" => Protect(ProtectArgs),
 }

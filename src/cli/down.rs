@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::plan::apply::drop_in_path;
 use crate::plan::down::plan as plan_down;
 use crate::session::launch::Place;
+use crate::session::protect::take_back_slice_of_user;
 use serde_json::json;
 use std::io::{self, Write};
 
@@ -46,6 +47,9 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
         for slice in [&base.agent, &base.workloads] {
             slices::sweep(&drop_in_path(slice));
         }
+    }
+    if base.is_users() {
+        take_back_slice_of_user(tree, base)?;
     }
     place.registry.forget_ended();
     place.registry.remove_if_empty();

@@ -9,7 +9,7 @@ use crate::backend::slices::SystemdError;
 use crate::backend::units::{self, Change, DropIn, Folder, UnitsError};
 use crate::host::{AGENT_SLICE, Base, Host, SESSIONS_SCOPE, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::kernel::{Tree, manager, probe, survey};
-use crate::limits::{Controller, KnobId, Part, Settings};
+use crate::limits::{Controller, KnobId, PROTECTED_SCORE, Part, Settings, Value};
 use crate::path::GroupPath;
 use crate::plan::apply::drop_in_path;
 use crate::plan::drop_in;
@@ -46,8 +46,6 @@ impl From<AnchorError> for CommandError {
 }
 
 const NO_SYSTEMD: &str = "PID 1 of this machine is not systemd";
-/// The agent's score where no role says another: only what must never die is lower.
-const PROTECTED_SCORE: i32 = -900;
 
 /// What is installed where.
 struct Site {
@@ -200,6 +198,10 @@ fn drop_ins(
     let score = score
         .and_then(|text| text.parse().ok())
         .unwrap_or(PROTECTED_SCORE);
+    let nice = match settings.value(KnobId::AgentNice) {
+        Some(Value::Nice(nice)) => Some(nice.from_own(0)),
+        _ => None,
+    };
     let mut protected = Vec::new();
     let mut refused = Vec::new();
     for unit in &args.protect {
@@ -215,7 +217,7 @@ fn drop_ins(
     }
     drop_ins.extend(protected.iter().map(|unit| DropIn {
         unit: unit.clone(),
-        text: drop_in::of_protected(score),
+        text: drop_in::of_protected(score, nice),
     }));
     Ok((drop_ins, protected))
 }

@@ -16,6 +16,7 @@ pub mod install;
 pub mod limits;
 mod log;
 pub mod look;
+pub mod protect;
 pub mod report;
 pub mod roles;
 pub mod run;
@@ -42,8 +43,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
             let _ = error.print();
             return match error.exit_code() {
                 0 => 0,
-                // Every failure of `run` and `enter` before a command starts is 125, so that it is told from the command's
-                // own 2.
+                // Every failure of `run`, `enter` and `protect` before a command starts is 125, so that it is told from the
+                // command's own 2.
                 _ if runs_a_command(&args) => 125,
                 _ => 2,
             };
@@ -59,13 +60,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Whether what was typed is a `run` or an `enter`, as far as that can be told of a line that is not understood.
+/// Whether what was typed runs a command of the user's, as far as that can be told of a line that is not understood.
 fn runs_a_command(args: &[OsString]) -> bool {
     let known = |arg: &&OsString| arg.to_str().is_some_and(Command::has_subcommand);
     args.iter()
         .skip(1)
         .find(known)
-        .is_some_and(|name| name == "run" || name == "enter")
+        .is_some_and(|name| match name.to_str() {
+            Some("protect") => !args.iter().any(|arg| arg.to_string_lossy().starts_with("--pid")),
+            name => matches!(name, Some("run" | "enter")),
+        })
 }
 
 fn dispatch(cli: &Cli) -> Outcome {
@@ -101,5 +105,6 @@ fn carry_out(command: &Command, global: &args::Global) -> Outcome {
         Command::Limits(args) => limits::limits(args),
         Command::Enter(args) => Ok(enter::enter(args, global)),
         Command::Adopt(args) => adopt::adopt(args, global),
+        Command::Protect(args) => Ok(protect::protect(args, global)),
     }
 }

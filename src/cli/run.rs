@@ -134,7 +134,8 @@ fn read_role(args: &RunArgs, place: &Place, global: &Global) -> Result<(Role, Ve
     Ok(read?)
 }
 
-fn open_report(path: &Path) -> Result<File, LaunchError> {
+/// The file of a report, made or emptied before anything else is done.
+pub fn open_report(path: &Path) -> Result<File, LaunchError> {
     let created = File::options().write(true).create(true).truncate(true).open(path);
     created.map_err(|e| {
         cgmgr_failed(

@@ -54,6 +54,15 @@ pub fn own_oom_score_adj() -> Result<i32, Errno> {
         .map_err(|_| Errno::INVAL)
 }
 
+/// The `oom_score_adj` of a process; `None` where it is gone.
+pub fn oom_score_adj(pid: i32) -> Option<i32> {
+    read(&format!("/proc/{pid}/oom_score_adj"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
 /// The caller's own nice value.
 pub fn own_nice() -> Result<i32, Errno> {
     rustix::process::getpriority_process(None)

@@ -28,7 +28,7 @@ pub use knob::{Kind, Knob, KnobId, Part};
 pub use max::Max;
 pub use number::{Admission, Count, Nice, OomScoreAdj, Weight};
 pub use parse::{Declared, Scalar};
-pub use priority::{CoderEnv, Priorities};
+pub use priority::{CoderEnv, PROTECTED_SCORE, Priorities};
 pub use setting::{Origin, Setting, Settings};
 pub use size::{Bytes, MEMORY_FLOOR, Percent, Size};
 pub use table::KNOBS;

@@ -6,6 +6,9 @@ use super::number::{Nice, OomScoreAdj};
 /// for a worse one.
 const CHILD_SCORE: i32 = 998;
 
+/// What protects an agent against the OOM killer where nobody says another score: only what must never die is lower.
+pub const PROTECTED_SCORE: i32 = -900;
+
 /// How much nicer than the process that launches it a child is.
 const CHILD_NICER_BY: i32 = 5;
 

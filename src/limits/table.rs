@@ -372,13 +372,13 @@ pub static KNOBS: &[Knob] = &[
         controller: None,
         since: "2.6.36",
         kernel_default: None,
-        absent: "inherited",
+        absent: "-900",
         systemd: Some("OOMScoreAdjust"),
         docker: Some("--oom-score-adj"),
         oci: Some("process.oomScoreAdj"),
         kubernetes: None,
         stand_in: None,
-        in_this_version: false,
+        in_this_version: true,
         doc: "How late the kernel picks the agent when the whole machine is out of memory.",
     },
     Knob {
@@ -397,7 +397,7 @@ pub static KNOBS: &[Knob] = &[
         oci: Some("process.scheduler.nice"),
         kubernetes: None,
         stand_in: None,
-        in_this_version: false,
+        in_this_version: true,
         doc: "The nice value of the agent.",
     },
     Knob {
@@ -594,9 +594,7 @@ mod tests {
         for knob in KNOBS {
             let real = knob.file.is_some() || knob.is_on_process();
             assert_eq!(knob.systemd.is_some(), real, "{}", knob.key);
-            // What is set on the agent's own process waits for the command that starts one.
-            let agents = knob.part == Part::Agent && knob.is_on_process();
-            assert_eq!(knob.in_this_version, real && !agents, "{}", knob.key);
+            assert_eq!(knob.in_this_version, real, "{}", knob.key);
         }
     }
 }

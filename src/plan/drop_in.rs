@@ -27,10 +27,11 @@ pub fn slice_lines(settings: &[&Setting]) -> Option<String> {
     (!lines.is_empty()).then_some(lines)
 }
 
-/// For the service of the agent: its place, and that it is the last to go.
-pub fn of_protected(oom_score_adj: i32) -> String {
+/// For the service of the agent: its place, and that it is the last to go; its nice value where one is declared.
+pub fn of_protected(oom_score_adj: i32, nice: Option<i32>) -> String {
+    let nice = nice.map_or(String::new(), |nice| format!("Nice={nice}\n"));
     let lines = format!(
-        "Slice=agent.slice\nOOMScoreAdjust={oom_score_adj}\nOOMPolicy=continue\nManagedOOMPreference=omit\n"
+        "Slice=agent.slice\nOOMScoreAdjust={oom_score_adj}\n{nice}OOMPolicy=continue\nManagedOOMPreference=omit\n"
     );
     with_head("Service", &lines)
 }

@@ -260,7 +260,8 @@ fn mistake(process: &Held, refusal: Refusal) -> LaunchError {
     )
 }
 
-fn hold(pid: i32) -> Result<Held, LaunchError> {
+/// Holds a process that was named by its pid.
+pub(super) fn hold(pid: i32) -> Result<Held, LaunchError> {
     let look = "`ps -e` lists the processes";
     match Held::open(pid) {
         Ok(Some(held)) => Ok(held),

@@ -63,6 +63,35 @@ pub fn lay_out(
     })
 }
 
+/// Lays out `argv` as this process would execute it: nothing of the environment is taken away or added.
+///
+/// # Errors
+///
+/// What cannot be given to a command.
+pub(super) fn as_it_is(
+    argv: &[OsString],
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Child, String> {
+    let env: Vec<(OsString, OsString)> = env.into_iter().collect();
+    let path = env
+        .iter()
+        .find(|(key, _)| key == "PATH")
+        .map(|(_, path)| path.clone());
+    let program = argv.first().ok_or("no command is given")?;
+    let candidates = candidates(program, path.as_deref().unwrap_or(OsStr::new(DEFAULT_PATH)));
+    let entry = |(mut key, value): (OsString, OsString)| {
+        key.push("=");
+        key.push(value);
+        key
+    };
+    Ok(Child {
+        candidates: c_strings(candidates)?,
+        argv: c_strings(argv.iter().cloned())?,
+        envp: c_strings(env.into_iter().map(entry))?,
+        ..Child::default()
+    })
+}
+
 /// A directory for a command to start in.
 pub(super) fn directory(path: &Path) -> Result<CString, String> {
     let mut one = c_strings([path.as_os_str().to_owned()])?;

@@ -130,16 +130,12 @@ impl<'a> Rules<'a> {
         if unit == "init.scope" {
             return true;
         }
-        let of_systemd = |pid: i32| {
-            let parent = held::parent(pid);
-            parent.is_some_and(|p| p == 1 || process::comm(p).as_deref() == Some("systemd"))
-        };
-        if !unit.ends_with(".service") || !of_systemd(process.pid) {
+        if !unit.ends_with(".service") || !is_started_by_systemd(process.pid) {
             return false;
         }
         let beside = self.tree.group(group).and_then(|group| group.procs());
         let older = |pid: i32| {
-            let start = process::start_time(pid).filter(|_| of_systemd(pid));
+            let start = process::start_time(pid).filter(|_| is_started_by_systemd(pid));
             start.is_some_and(|start| (start, pid) < (process.start, process.pid))
         };
         !beside.unwrap_or_default().into_iter().any(older)
@@ -161,6 +157,12 @@ impl<'a> Rules<'a> {
             ))
         })
     }
+}
+
+/// Whether a process's parent is a systemd, the machine's or a user's.
+pub(super) fn is_started_by_systemd(pid: i32) -> bool {
+    let parent = held::parent(pid);
+    parent.is_some_and(|p| p == 1 || process::comm(p).as_deref() == Some("systemd"))
 }
 
 /// The systemd unit that a group belongs to: the nearest name at or above it that is a service's or a scope's.
