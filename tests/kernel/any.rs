@@ -21,6 +21,7 @@ mod package;
 mod placement;
 mod predecessors;
 mod priorities;
+mod protect;
 mod refused;
 mod removed;
 mod selftests;
