@@ -130,6 +130,45 @@ fn a_user_in_his_own_subtree_runs_sessions_without_root() {
 }
 
 #[test]
+fn a_users_agent_is_protected_in_his_own_subtree_and_its_sessions_are_not() {
+    let lab = Lab::new();
+    let given = Given::new();
+    // What is given to him protects as much of his agent as he likes.
+    write(&format!("{BASE}/memory.min"), "16777216");
+    let role = "/run/coder/agent.role.toml";
+    let _ = as_coder(&[], true);
+    let text = "[runtime.limits]\nmemory_max = \"64 MiB\"\n[agent]\nmemory_min = \"8 MiB\"\nmemory_low = \"9 MiB\"\ncpu_weight = 500\n";
+    fs::write(role, text).expect("a role");
+    let cgmgr = must("CGMGR_BIN");
+    let script = format!(
+        "cat /proc/self/cgroup {BASE}/agent.slice/memory.min {BASE}/agent.slice/cpu.weight; \
+         exec {cgmgr} run --name kid --role {role} -- {} facts",
+        payload()
+    );
+    let words = [&cgmgr, "protect", "--role", role, "--", "sh", "-c", &script];
+    let done = finish(&mut as_coder(&words, true)).expect(0);
+    let lines: Vec<&str> = done.out.splitn(4, '\n').collect();
+    assert_eq!(
+        lines[..3],
+        ["0::/given/agent.slice", "8388608", "500"],
+        "{done:#?}"
+    );
+    let facts: serde_json::Value = serde_json::from_str(lines[3]).expect("JSON");
+    assert_eq!(facts["cgroup"], "/given/workloads.slice/cgmgr-kid");
+    assert_eq!(facts["files"]["memory.max"], (64 << 20).to_string());
+    assert_eq!(facts["oom_score_adj"], 998, "his agent's is 0");
+    done.says_nothing_of("agent.memory_min");
+    done.says("of the 9.0 MiB of agent.memory_low at most 0 B are protected from what is outside of /given");
+    done.says("failed to adjust oom score to -900");
+    // From elsewhere it is not his to enter.
+    let done = finish(&mut as_coder(&words, false)).expect(0);
+    assert!(done.out.starts_with("0::/\n"), "{done:#?}");
+    done.says("agent.memory_min is not enforced");
+    drop(given);
+    drop(lab);
+}
+
+#[test]
 fn in_a_users_own_subtree_he_gets_out_and_no_boundary_is_promised() {
     let lab = Lab::new();
     let given = Given::new();
