@@ -8,24 +8,29 @@ use std::path::{Path, PathBuf};
 use crate::cgmgr::cgmgr;
 use crate::lab::must;
 
-/// Numbers, units of time and size, bars and the widths that depend on them differ from run to run; the words do not.
+/// Numbers, units of time and size, bars, the widths that depend on them and so where lines end differ from run to run; the
+/// words do not.
 fn without_numbers(text: &str) -> String {
     let lines = text.lines().filter(|line| {
-        // Pressure is shown where there is some.
-        !line.trim_start_matches(['│', ' ']).starts_with("waits (")
+        // Pressure is shown where there is some; that systemd lets a request wait, on a busy machine.
+        let line = line.trim_start_matches(['│', ' ']);
+        !line.starts_with("waits (") && !line.starts_with("WARN still waiting for systemd")
     });
     let words = lines
-        .flat_map(|line| line.split_whitespace().chain(["\n"]))
+        .flat_map(str::split_whitespace)
         .map(|word| {
             let word: String = word
                 .chars()
                 .filter(|c| !c.is_ascii_digit() && !"#.[]".contains(*c))
                 .collect();
-            match word.trim_end_matches([',', ')']) {
+            let word = word.trim_end_matches(',');
+            match word.trim_end_matches(')') {
                 "" | "-" | "---------" | "B" | "KiB" | "MiB" | "GiB" | "µs" | "ms" | "s" | "min" => {
                     String::new()
                 }
-                _ => word,
+                // Of a line that goes on; and what a slow machine's session is.
+                "│" | "throttled" => String::new(),
+                _ => word.to_owned(),
             }
         });
     let mut text = String::new();
