@@ -37,8 +37,10 @@ pub fn status(args: &StatusArgs, global: &Global) -> Outcome {
 fn overview(look: &Look) -> Result<Overview, CommandError> {
     let mut sessions: Vec<SessionView> = Vec::new();
     let (mut agent, mut workloads) = (None, None);
+    let mut agents = Vec::new();
     if let (Some(tree), Some(base)) = (&look.tree, &look.base) {
         agent = view::part(tree, &base.agent)?;
+        agents = view::agents(tree, &base.agent)?;
         workloads = view::part(tree, &base.workloads)?;
         sessions = view::sessions(tree, base, look.registry.as_ref())?;
         if let Some(elsewhere) = &look.elsewhere {
@@ -59,6 +61,7 @@ fn overview(look: &Look) -> Result<Overview, CommandError> {
         now: now.map_or(0, |d| d.as_secs()),
         cpus: look.host.machine.cpus,
         agent,
+        agents,
         workloads,
         sessions,
         only_sessions: false,
@@ -72,6 +75,7 @@ fn to_json(overview: &Overview) -> Json {
         "backend": overview.backend,
         "hierarchy": overview.hierarchy,
         "agent": overview.agent,
+        "agents": overview.agents,
         "workloads": overview.workloads,
         "sessions": overview.sessions,
     })

@@ -1,6 +1,7 @@
 //! `cgmgr status` as text: a tree in at most 100 columns. Pure.
 
-use crate::session::view::{PartView, SessionView, State, Use};
+use crate::host::AGENT_SLICE;
+use crate::session::view::{AgentView, PartView, SessionView, State, Use};
 use crate::text::{bytes, count, duration_us, escape};
 
 /// Widest line.
@@ -31,6 +32,8 @@ pub struct Overview {
     pub cpus: u32,
     /// agent.slice.
     pub agent: Option<PartView>,
+    /// What is protected in it.
+    pub agents: Vec<AgentView>,
     /// workloads.slice.
     pub workloads: Option<PartView>,
     /// The sessions, by name.
@@ -49,33 +52,40 @@ pub fn render(overview: &Overview) -> String {
         return out.0;
     }
     heading(&mut out, overview);
-    let mut top: Vec<(Vec<String>, Vec<&SessionView>)> = Vec::new();
+    let blocks = |sessions: Vec<&SessionView>| -> Vec<Vec<String>> {
+        sessions.into_iter().map(|s| session_lines(s, overview)).collect()
+    };
+    let mut top: Vec<(Vec<String>, Vec<Vec<String>>)> = Vec::new();
     if let Some(agent) = &overview.agent {
-        top.push((part_lines("agent.slice", agent), Vec::new()));
+        let agents = overview.agents.iter().map(|agent| vec![agent_line(agent)]);
+        top.push((part_lines("agent.slice", agent), agents.collect()));
     }
     let (grouped, apart): (Vec<&SessionView>, Vec<&SessionView>) =
         overview.sessions.iter().partition(|s| s.group.is_some());
     if let Some(workloads) = &overview.workloads {
-        top.push((part_lines("workloads.slice", workloads), grouped));
+        top.push((part_lines("workloads.slice", workloads), blocks(grouped)));
     }
     let (running, ended): (Vec<&SessionView>, Vec<&SessionView>) =
         apart.into_iter().partition(|s| s.state != State::Ended);
     if !running.is_empty() {
-        top.push((vec!["without a group (process backend)".into()], running));
+        top.push((vec!["without a group (process backend)".into()], blocks(running)));
     }
     if !ended.is_empty() {
-        top.push((vec!["ended; `cgmgr wait` returns the status".into()], ended));
+        top.push((
+            vec!["ended; `cgmgr wait` returns the status".into()],
+            blocks(ended),
+        ));
     }
     let last_top = top.len().saturating_sub(1);
-    for (i, (lines, sessions)) in top.iter().enumerate() {
+    for (i, (lines, inside)) in top.iter().enumerate() {
         let (branch, stem) = if i == last_top {
             ("└── ", "    ")
         } else {
             ("├── ", "│   ")
         };
         block(&mut out, branch, stem, lines);
-        for (j, session) in sessions.iter().enumerate() {
-            let (inner, below) = if j + 1 == sessions.len() {
+        for (j, lines) in inside.iter().enumerate() {
+            let (inner, below) = if j + 1 == inside.len() {
                 ("└── ", "    ")
             } else {
                 ("├── ", "│   ")
@@ -84,7 +94,7 @@ pub fn render(overview: &Overview) -> String {
                 &mut out,
                 &format!("{stem}{inner}"),
                 &format!("{stem}{below}"),
-                &session_lines(session, overview),
+                lines,
             );
         }
     }
@@ -155,6 +165,22 @@ fn part_lines(name: &str, part: &PartView) -> Vec<String> {
         lines.push(stalls);
     }
     lines
+}
+
+fn agent_line(agent: &AgentView) -> String {
+    let unit = agent.group.rsplit('/').next().unwrap_or_default();
+    let group = match unit {
+        AGENT_SLICE => String::new(),
+        unit => format!("{}  ", escape(unit)),
+    };
+    let score = agent
+        .oom_score_adj
+        .map_or_else(String::new, |score| format!("  oom_score_adj {score}"));
+    let others = match agent.processes {
+        0 | 1 => String::new(),
+        n => format!("  {}", crate::text::count(n as u64, "process", "processes")),
+    };
+    format!("{group}{} pid {}{score}{others}", agent.comm, agent.pid)
 }
 
 /// The words on as few lines as they fit, all but the first behind `indent`.
@@ -395,6 +421,22 @@ mod tests {
             now: 1_300,
             cpus: 8,
             agent: Some(PartView::default()),
+            agents: vec![
+                AgentView {
+                    group: "/agent.slice/cgmgr-agent-coder.scope".into(),
+                    pid: 812,
+                    comm: "coder".into(),
+                    oom_score_adj: Some(-900),
+                    processes: 3,
+                },
+                AgentView {
+                    group: "/agent.slice".into(),
+                    pid: 813,
+                    comm: "other".into(),
+                    oom_score_adj: None,
+                    processes: 1,
+                },
+            ],
             workloads: Some(PartView::default()),
             sessions,
             ..Overview::default()
@@ -407,6 +449,8 @@ mod tests {
         let expected = "\
 /sys/fs/cgroup: the root of the hierarchy
 ├── agent.slice      memory not accounted
+│   ├── cgmgr-agent-coder.scope  coder pid 812  oom_score_adj -900  3 processes
+│   └── other pid 813
 └── workloads.slice  memory not accounted
     └── rust-1  running  5 min  role rust  uid 1000  cargo build \\u{1b}[31m
         [##--------] 4.2/16.0 GiB  cpu 12.1 s, at most 3 CPUs, throttled 3.0 s  pids 12/4096

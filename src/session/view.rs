@@ -91,6 +91,21 @@ pub struct PartView {
     pub usage: Use,
 }
 
+/// What is protected: a group in `agent.slice`, or a process in the slice itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AgentView {
+    /// Its group.
+    pub group: String,
+    /// Its process that started first.
+    pub pid: i32,
+    /// The name of that, escaped.
+    pub comm: String,
+    /// The oom_score_adj of that, -1000 to 1000; `None` where it has just ended.
+    pub oom_score_adj: Option<i32>,
+    /// How many processes there are in the group and below it.
+    pub processes: usize,
+}
+
 /// How a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -256,6 +271,43 @@ pub fn part(tree: &Tree, path: &GroupPath) -> Result<Option<PartView>, KernelErr
         group: path.to_string(),
         usage: usage(&group, &above),
     }))
+}
+
+/// What is protected in `agent.slice`, whose path this is.
+///
+/// # Errors
+///
+/// The kernel refuses to list it.
+pub fn agents(tree: &Tree, path: &GroupPath) -> Result<Vec<AgentView>, KernelError> {
+    let Some(slice) = tree.find(path)? else {
+        return Ok(Vec::new());
+    };
+    let mut found: Vec<AgentView> = slice
+        .procs()?
+        .into_iter()
+        .filter_map(|pid| agent(path, &[pid]))
+        .collect();
+    for name in slice.children()? {
+        let path = path.join(&name);
+        if let Some(group) = tree.find(&path)? {
+            found.extend(agent(&path, &group.processes_below()?));
+        }
+    }
+    Ok(found)
+}
+
+fn agent(path: &GroupPath, pids: &[i32]) -> Option<AgentView> {
+    let started = pids
+        .iter()
+        .filter_map(|pid| Some((process::start_time(*pid)?, *pid)));
+    let (_, pid) = started.min()?;
+    Some(AgentView {
+        group: path.to_string(),
+        pid,
+        comm: process::comm(pid)?,
+        oom_score_adj: process::oom_score_adj(pid),
+        processes: pids.len(),
+    })
 }
 
 /// Every session below `base`: those with a group, and detached ones that have ended and whose status waits.

@@ -246,6 +246,17 @@ fn a_running_process_is_protected() {
         again.out.contains("agent.nice") && again.out.contains("enforced"),
         "{again:#?}"
     );
+    let shown = cgmgr(&["status", "--json"]).expect(0).json();
+    let agents = shown["agents"].as_array().expect("agents");
+    let shown = agents
+        .iter()
+        .find(|a| a["pid"] == agent.pid())
+        .expect("it is shown");
+    assert_eq!(
+        (&shown["group"], &shown["comm"]),
+        (&done["group"], &json!("sleep"))
+    );
+    assert_eq!(shown["oom_score_adj"], -800);
     // Whatever `down` takes away, it ends no agent.
     cgmgr(&["down"]);
     assert_eq!(nice(&pid), "-5");

@@ -16,23 +16,21 @@ fn without_numbers(text: &str) -> String {
         let line = line.trim_start_matches(['│', ' ']);
         !line.starts_with("waits (") && !line.starts_with("WARN still waiting for systemd")
     });
-    let words = lines
-        .flat_map(str::split_whitespace)
-        .map(|word| {
-            let word: String = word
-                .chars()
-                .filter(|c| !c.is_ascii_digit() && !"#.[]".contains(*c))
-                .collect();
-            let word = word.trim_end_matches(',');
-            match word.trim_end_matches(')') {
-                "" | "-" | "---------" | "B" | "KiB" | "MiB" | "GiB" | "µs" | "ms" | "s" | "min" => {
-                    String::new()
-                }
-                // Of a line that goes on; and what a slow machine's session is.
-                "│" | "throttled" => String::new(),
-                _ => word.to_owned(),
+    let words = lines.flat_map(str::split_whitespace).map(|word| {
+        let word: String = word
+            .chars()
+            .filter(|c| !c.is_ascii_digit() && !"#.[]".contains(*c))
+            .collect();
+        let word = word.trim_end_matches(',');
+        match word.trim_end_matches(')') {
+            "" | "-" | "---------" | "B" | "KiB" | "MiB" | "GiB" | "µs" | "ms" | "s" | "min" => {
+                String::new()
             }
-        });
+            // Of a line that goes on; and what a slow machine's session is.
+            "│" | "throttled" => String::new(),
+            _ => word.to_owned(),
+        }
+    });
     let mut text = String::new();
     for word in words.filter(|w| !w.is_empty() && !w.chars().all(|c| c == '-')) {
         // What the terminal's width cut off is cut off elsewhere another time.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::user_sessions::{REPORT, command, his, hold, role, run, states, workloads};
 use crate::cgmgr::{finish, payload, report, until};
-use crate::lab::{MOUNT, children, procs, read};
+use crate::lab::{MOUNT, children, must, procs, read};
 use crate::people::{UserManager, coders};
 
 /// The user's systemd, with cgmgr's units.
@@ -191,4 +191,36 @@ fn running_processes_are_adopted_from_outside() {
     his(&["kill", "taken"]).expect(0);
     stray.wait().expect("a child");
     drop(installed);
+}
+
+#[test]
+fn an_agents_sessions_are_groups_in_the_delegated_scope() {
+    let _installed = Installed::new();
+    let role = role("[runtime.limits]\nmemory_max = \"64 MiB\"\n[agent]\nmemory_min = \"8 MiB\"\n");
+    let script = format!(
+        "cat /proc/self/cgroup; exec {} run --name kid -- cat /proc/self/cgroup /proc/self/oom_score_adj",
+        must("CGMGR_BIN")
+    );
+    for inside in [false, true] {
+        let words = [
+            "protect", "--name", "his", "--role", &role, "--", "sh", "-c", &script,
+        ];
+        let done = finish(&mut command(&words, inside)).expect(0);
+        let lines: Vec<&str> = done.out.lines().collect();
+        let tree = UserManager::GROUP;
+        assert_eq!(
+            lines[..2],
+            [
+                format!("0::{tree}/agent.slice/cgmgr-agent-his.scope"),
+                format!("0::{tree}/workloads.slice/cgmgr-sessions.scope/cgmgr-kid"),
+            ],
+            "{done:#?}"
+        );
+        // The manager's own processes have 100 or 200 (user@.service, OOMScoreAdjust=).
+        assert!(
+            lines[2].parse::<i32>().is_ok_and(|score| score > 200),
+            "{done:#?}"
+        );
+    }
+    nothing_is_left();
 }
