@@ -1,5 +1,5 @@
-//! What a session costs: cgmgr, its peers and the bare floor side by side in one run. For a machine of its own:
-//! `cargo xtask bench launch` and `cargo xtask bench kill` boot one and run this there.
+//! What a session costs: cgmgr, its peers and the bare floor side by side in one run; and what an agent survives. For a
+//! machine of its own: `cargo xtask bench launch`, `kill` and `survive` boot one and run this there.
 //!
 //! Absolute times say little under emulation; what counts are the ratios within one run.
 
@@ -10,6 +10,7 @@ mod launch;
 mod live;
 mod machine;
 mod peers;
+mod survive;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|w| w != "--bench").collect();
@@ -17,6 +18,7 @@ fn main() {
     let done = match words.as_slice() {
         ["launch", rounds] => launch::bench(number(rounds)),
         ["kill", rounds] => kill::bench(number(rounds)),
+        ["survive", words @ ..] => survive::act(words),
         ["hold", shape, count, file] => kill::hold(shape, number(count), file),
         _ => Err(format!(
             "`cargo xtask bench` runs this in a guest, with words of its own; these are unknown: {words:?}"

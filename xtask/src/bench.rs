@@ -9,14 +9,29 @@ use anyhow::{Context, Result, bail};
 use crate::distro::{Distro, Mode};
 use crate::guest::Guest;
 use crate::payload::Payload;
-use crate::{cache, cargo, glibc, say, shell};
+use crate::{cache, cargo, glibc, say, shell, survive};
 
 /// What `cargo xtask bench` is told.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// What is measured
-    #[arg(value_enum)]
+    #[command(subcommand)]
     what: What,
+}
+
+/// What can be measured.
+#[derive(clap::Subcommand)]
+enum What {
+    /// From the request for a launch until its command has ended and its group is gone
+    Launch(Speed),
+    /// From the request to end a session until its last process, and its group, are gone
+    Kill(Speed),
+    /// What an agent survives, with cgmgr and without: eight attacks, without swap and with it, five ways side by side
+    Survive(survive::Arguments),
+}
+
+/// How speed is measured.
+#[derive(clap::Args)]
+struct Speed {
     /// Debian 12 (Linux 6.1, systemd 252) or 13 (Linux 6.12, systemd 257)
     #[arg(long, value_enum, default_value = "13")]
     distro: Distro,
@@ -32,26 +47,22 @@ pub struct Arguments {
     counted: bool,
 }
 
-/// What can be measured.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum What {
-    /// From the request for a launch until its command has ended and its group is gone
-    Launch,
-    /// From the request to end a session until its last process, and its group, are gone
-    Kill,
+/// Measures what it is told.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.what {
+        What::Launch(speed) => measure("launch", speed),
+        What::Kill(speed) => measure("kill", speed),
+        What::Survive(arguments) => survive::run(arguments),
+    }
 }
 
 /// Boots, measures, prints.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+fn measure(what: &str, arguments: &Speed) -> Result<ExitCode> {
     let mut payload = Payload::default();
     let distro = arguments.distro;
     glibc::add_program(&mut payload, "usr/local/bin/cgmgr", &cargo::cgmgr(true)?, distro)?;
     glibc::add_program(&mut payload, "lab/bench", &cargo::bench_binary("bench")?, distro)?;
     glibc::add_program(&mut payload, "lab/floor", &compiled("floor")?, distro)?;
-    let what = match arguments.what {
-        What::Launch => "launch",
-        What::Kill => "kill",
-    };
     let deadline = Duration::from_secs(3600);
     let guest = Guest {
         counted: arguments.counted,

@@ -87,13 +87,21 @@ impl Guest {
 
     /// Boots, runs `script` with bash in `/lab`, hands each line that it prints to `on_line`, powers off. Where the script
     /// leaves a file `/lab/again`, the machine boots once more with all that is on its disk, and the script runs again.
-    pub fn run(&self, mut payload: Payload, script: &str, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
+    pub fn run(&self, payload: Payload, script: &str, mut on_line: impl FnMut(&str)) -> Result<Outcome> {
+        let scratch = cache::scratch(&cache::subdir(&cache::dir()?, "runs")?)?;
+        let dir = scratch.path();
+        let machine = self.machine(dir, payload, script)?;
+        let outcome = self.watch(&machine, &mut on_line);
+        self.keep_console(dir)?;
+        let outcome = outcome?;
+        self.fetch_out(&dir.join("out.raw"))?;
+        Ok(outcome)
+    }
+
+    /// All that a boot needs, in the folder `dir`.
+    pub fn machine(&self, dir: &Path, mut payload: Payload, script: &str) -> Result<Machine> {
         packages::ensure()?;
         let image = image::ensure(self.distro)?;
-        let runs = cache::subdir(&cache::dir()?, "runs")?;
-        let scratch = cache::scratch(&runs)?;
-        let dir = scratch.path();
-
         self.add_own_files(&mut payload, script)?;
         payload.write(&dir.join("payload.tar"))?;
         blank_disk(dir, "out.raw", OUT_MIB)?;
@@ -114,6 +122,7 @@ impl Guest {
             memory_mib: self.memory_mib,
             cpus: if self.counted { 1 } else { self.cpus },
             reboots: self.reboots,
+            attended: false,
             dir: dir.to_owned(),
         };
         if self.swap {
@@ -125,11 +134,7 @@ impl Guest {
         } else {
             accel::choose(&machine)?
         };
-        let outcome = self.watch(&machine, &mut on_line);
-        self.keep_console(dir)?;
-        let outcome = outcome?;
-        self.fetch_out(&dir.join("out.raw"))?;
-        Ok(outcome)
+        Ok(machine)
     }
 
     /// The scripts that start the payload, and the payload's own environment.
@@ -250,15 +255,16 @@ fn blank_disk(dir: &Path, name: &str, mib: u64) -> Result<()> {
 
 /// Puts lines together from the pieces that a serial port delivers.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+pub struct Lines(Vec<u8>);
 
 impl Lines {
-    fn take(&mut self, bytes: &[u8]) {
+    /// Adds a piece.
+    pub fn take(&mut self, bytes: &[u8]) {
         self.0.extend(bytes);
     }
 
     /// The next whole line, without its end.
-    fn next(&mut self) -> Option<String> {
+    pub fn next(&mut self) -> Option<String> {
         let end = self.0.iter().position(|byte| *byte == b'\n')?;
         let line: Vec<u8> = self.0.drain(..=end).collect();
         Some(

@@ -23,6 +23,7 @@ mod qemu;
 mod say;
 mod seeds;
 mod shell;
+mod survive;
 mod test;
 
 use std::process::ExitCode;

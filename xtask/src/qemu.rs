@@ -1,9 +1,9 @@
 //! QEMU as a child process: its command line, its output as it comes, and the watch kept over it.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ pub struct Machine {
     pub cpus: u32,
     /// Whether it may reboot; otherwise that is its end, and so is a panic.
     pub reboots: bool,
+    /// Whether it is spoken to: its second serial port takes [`Running::write`], and a monitor listens at
+    /// [`Machine::monitor`]. Writes to any disk are thrown away then, for a snapshot has to hold all of them.
+    pub attended: bool,
     /// A folder for what QEMU writes.
     pub dir: PathBuf,
 }
@@ -38,6 +41,7 @@ pub struct Machine {
 /// A machine that runs. Dropping it ends it.
 pub struct Running {
     child: Child,
+    input: Option<ChildStdin>,
     output: Receiver<Vec<u8>>,
     dir: PathBuf,
     begun: Instant,
@@ -56,20 +60,26 @@ pub enum Event {
 }
 
 impl Machine {
+    /// Where an attended machine listens for QEMU's own protocol.
+    pub fn monitor(&self) -> PathBuf {
+        self.dir.join("monitor")
+    }
+
     /// Starts it. The kernel has the first serial port, the payload the second.
     pub fn start(&self) -> Result<Running> {
         let mut command = Command::new("setpriv");
         // Whatever ends this program ends QEMU too.
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-M", "q35"]);
+        // Where instructions are counted, one that fills memory byte by byte is counted for each byte, and the kernel clears
+        // and copies all its pages by it unless it is told that there are better ways.
         command.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-M",
-            "q35",
             "-cpu",
-            "max",
+            if self.attended {
+                "max,erms=off,fsrm=off"
+            } else {
+                "max"
+            },
         ]);
         if !self.reboots {
             command.arg("-no-reboot");
@@ -104,8 +114,14 @@ impl Machine {
             "stdio,id=payload,signal=off",
         ]);
         command.args(["-serial", "chardev:payload"]);
+        if self.attended {
+            let socket = self.monitor();
+            command
+                .arg("-qmp")
+                .arg(format!("unix:{},server=on,wait=off", socket.display()));
+        }
         for (disk, throwaway) in &self.disks {
-            let snapshot = if *throwaway { "on" } else { "off" };
+            let snapshot = if *throwaway || self.attended { "on" } else { "off" };
             command.arg("-drive").arg(format!(
                 "file={},if=virtio,format=raw,snapshot={snapshot}",
                 disk.display()
@@ -114,11 +130,16 @@ impl Machine {
         File::create(console(&self.dir))?;
         let mut child = command
             .env("TMPDIR", &self.dir)
-            .stdin(Stdio::null())
+            .stdin(if self.attended {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::piped())
             .stderr(File::create(complaints(&self.dir))?)
             .spawn()
             .context("cannot start qemu-system-x86_64")?;
+        let input = child.stdin.take();
         let mut pipe = child.stdout.take().context("the child has a standard output")?;
         let (send, output) = mpsc::channel();
         std::thread::spawn(move || {
@@ -132,6 +153,7 @@ impl Machine {
         let now = Instant::now();
         Ok(Running {
             child,
+            input,
             output,
             dir: self.dir.clone(),
             begun: now,
@@ -159,6 +181,14 @@ impl Running {
                 Ok(Event::Quiet)
             }
         }
+    }
+
+    /// Writes to the second serial port of an attended machine.
+    pub fn write(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("nobody speaks to this machine")?;
+        writeln!(input, "{line}")
+            .and_then(|()| input.flush())
+            .context("QEMU takes no more input")
     }
 
     /// How long it has run.

@@ -12,7 +12,17 @@ pub fn say(text: impl AsRef<str>) {
 pub fn step<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     say(format!("{what} …"));
     let begun = Instant::now();
-    let result = std::thread::scope(|scope| {
+    let result = during(what, work);
+    if result.is_ok() {
+        say(format!("{what}: done in {:.0} s", begun.elapsed().as_secs_f32()));
+    }
+    result
+}
+
+/// Does `work`, saying that it still goes on every 20 s.
+pub fn during<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
         let (done, wait) = mpsc::channel::<()>();
         scope.spawn(move || {
             while let Err(mpsc::RecvTimeoutError::Timeout) = wait.recv_timeout(Duration::from_secs(20)) {
@@ -22,9 +32,5 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::
         let result = work();
         drop(done);
         result
-    });
-    if result.is_ok() {
-        say(format!("{what}: done in {:.0} s", begun.elapsed().as_secs_f32()));
-    }
-    result
+    })
 }
