@@ -1041,7 +1041,8 @@ fn set_oom_score(score: i32, say: &dyn Fn(Stage, Errno, i64) -> bool) -> bool {
             }
             libc::close(fd);
         }
-        if dumpable == 0 && libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 {
+        // Where the kernel lets only root see a core (2), which no program can ask for, it is 0 from here on.
+        if dumpable != 1 && libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 {
             say(Stage::Dumpable, last_errno(), 0);
         }
     }

@@ -164,6 +164,7 @@ pub(super) fn told(refusal: &Refusal, argv: &[OsString], nofile: &str) -> String
             format!("failed to adjust oom score to {value} for cmd [{command}]: {reason}")
         }
         Stage::Nice => format!("failed to adjust niceness to {value} for cmd [{command}]: {reason}"),
+        Stage::Dumpable if value == 0 => format!("failed to unset dumpable: {reason}"),
         Stage::Dumpable => format!("failed to set dumpable: {reason}"),
         Stage::Nofile if value > 0 => {
             format!("nofile is {value} and not {nofile}: the hard limit cannot be raised without privilege")
