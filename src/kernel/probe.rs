@@ -1,6 +1,6 @@
 //! Makes the host facts: the only place where [`crate::host::Host`] comes from a real machine. Reads only.
 
-use super::{base, mounts, process};
+use super::{base, mounts, process, sys};
 use crate::host::{Base, Hierarchy, Host, Machine, Mount, MountOptions, NoBase};
 use crate::path::GroupPath;
 use rustix::fs::CWD;
@@ -47,7 +47,7 @@ pub fn machine() -> Machine {
     Machine {
         mem_total: bytes("MemTotal").unwrap_or(u64::MAX),
         swap_total: bytes("SwapTotal").unwrap_or(0),
-        page_size: rustix::param::page_size() as u64,
+        page_size: sys::page_size() as u64,
         cpus: match online_cpus() {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             n => n,

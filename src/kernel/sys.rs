@@ -737,6 +737,13 @@ pub fn anchor(comm: &CStr) -> Result<(i32, OwnedFd), Errno> {
     }
 }
 
+/// The size of a page in bytes, from what the program was started with. rustix's own reads /proc/self/auxv before Linux 6.4,
+/// which a program with file capabilities may not, and ends the program then.
+pub fn page_size() -> usize {
+    // SAFETY: no preconditions; Linux has this always.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
 /// Maps all of the program's text and constants, read-only and shared as they are. The kernel keeps no count of a page that
 /// is mapped already when another process maps it too: a thirtieth of a launch (docs/speed.md).
 fn map_program() {
@@ -746,7 +753,7 @@ fn map_program() {
         static etext: u8;
     }
     let (start, end) = (&raw const __executable_start, &raw const etext);
-    let page = rustix::param::page_size();
+    let page = page_size();
     let start = start as usize / page * page;
     // SAFETY: reads pages of the program's own file that are there; where the kernel does not know how (before 5.14) or
     // something is not mapped, it says so.
