@@ -3,6 +3,7 @@
 mod adopt;
 mod after;
 mod boundary;
+mod coder;
 mod control;
 pub mod dialects;
 mod doctor;

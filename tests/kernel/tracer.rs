@@ -91,8 +91,27 @@ pub fn trace(
     decide: &mut dyn FnMut(&Call) -> Option<Fault>,
     enough: &dyn Fn() -> bool,
 ) -> Traced {
-    // SAFETY: one system call in the child, which allocates nothing.
-    unsafe { command.pre_exec(|| ptrace::traceme().map_err(std::io::Error::from)) };
+    trace_as(command, None, only, decide, enough)
+}
+
+/// The same as another user, by his number. Root is who traces: with another tracer the kernel gives a file's
+/// capabilities to nobody (capabilities(7)).
+pub fn trace_as(
+    command: &mut Command,
+    user: Option<u32>,
+    only: Option<(usize, usize)>,
+    decide: &mut dyn FnMut(&Call) -> Option<Fault>,
+    enough: &dyn Fn() -> bool,
+) -> Traced {
+    let prepare = move || {
+        ptrace::traceme().map_err(std::io::Error::from)?;
+        let Some(id) = user else { return Ok(()) };
+        // SAFETY: system calls on this process, which has one thread.
+        let done = unsafe { libc::setgid(id) == 0 && libc::setuid(id) == 0 };
+        done.then_some(()).ok_or_else(std::io::Error::last_os_error)
+    };
+    // SAFETY: system calls in the child, which allocate nothing.
+    unsafe { command.pre_exec(prepare) };
     // Not both on one processor: each stop would last until the next tick of its clock, for the kernel lets a tracer wait
     // that comes before the tracee has left the processor.
     let processors = sched_getaffinity(None).expect("a set of processors");
@@ -414,6 +433,15 @@ fn about(pid: Pid, r: &libc::user_regs_struct) -> (String, Option<String>) {
         libc::SYS_close,
     ]) {
         return (fd(r.rdi), None);
+    }
+    if of(libc::SYS_prctl) {
+        return (String::new(), Some(format!("{} {}", r.rdi, r.rsi)));
+    }
+    if of(libc::SYS_setpriority) {
+        return (String::new(), Some((r.rdx as i32).to_string()));
+    }
+    if of(libc::SYS_execve) {
+        return (at(libc::AT_FDCWD as u64, r.rdi), None);
     }
     if of(libc::SYS_clone3) {
         // struct clone_args: flags come first, the group's descriptor is the eleventh.

@@ -41,6 +41,7 @@ pub fn print() {
         let found = status.lines().find_map(|line| line.strip_prefix(key));
         found.map(|rest| rest.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     };
+    let capabilities = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].map(line);
     let facts = json!({
         "pid": std::process::id(),
         "ppid": std::os::unix::process::parent_id(),
@@ -55,6 +56,7 @@ pub fn print() {
         "cpus_allowed": line("Cpus_allowed_list:"),
         "blocked": line("SigBlk:"),
         "ignored": line("SigIgn:"),
+        "capabilities": capabilities,
         "env": env,
         "fds": fds,
         "cwd": std::env::current_dir().ok(),

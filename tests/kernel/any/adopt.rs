@@ -216,6 +216,7 @@ fn an_oom_kill_among_them_is_kept_for_wait() {
     drop(lab);
 }
 
+/// L10 of `coder.rs` too: what ends meanwhile is no failure.
 #[test]
 fn a_tree_that_forks_all_the_time_is_inside_in_the_end() {
     let lab = Lab::new();

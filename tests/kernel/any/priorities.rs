@@ -1,4 +1,5 @@
-//! nice, oom_score_adj, open files, user, descriptors and environment of the command, before its first instruction.
+//! nice, oom_score_adj, open files, user, descriptors and environment of the command, before its first instruction. C, D and
+//! L are the rows of `coder.rs`.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -34,6 +35,7 @@ fn facts_as(score: i32, nice: i32, options: &[&str], environment: &[(&str, &str)
     (done.json(), done.err)
 }
 
+/// C9, L6.
 #[test]
 fn the_score_is_derived_from_the_callers() {
     let _lab = Lab::new();
@@ -51,6 +53,7 @@ fn the_score_is_derived_from_the_callers() {
     }
 }
 
+/// C10, and not L4.
 #[test]
 fn the_nice_value_is_derived_from_the_callers() {
     let _lab = Lab::new();
@@ -90,6 +93,7 @@ fn what_is_declared_comes_before_what_is_derived() {
     assert_eq!(facts["nice"], 7, "one without is not");
 }
 
+/// C1, not L1; D1.
 #[test]
 fn coders_variables_count_when_the_management_is_on() {
     let _lab = Lab::new();
@@ -109,6 +113,7 @@ fn coders_variables_count_when_the_management_is_on() {
     }
 }
 
+/// C2 to C4, D5, L8: where Coder takes the default and says nothing, it is said.
 #[test]
 fn a_bad_number_of_coders_is_named_and_the_default_used() {
     let _lab = Lab::new();
@@ -131,6 +136,7 @@ fn a_bad_number_of_coders_is_named_and_the_default_used() {
     }
 }
 
+/// C17, D4: these names, and none that only begins so.
 #[test]
 fn exactly_three_variables_are_taken_away_and_one_is_added() {
     let _lab = Lab::new();
