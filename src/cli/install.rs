@@ -217,7 +217,7 @@ fn drop_ins(
     }
     drop_ins.extend(protected.iter().map(|unit| DropIn {
         unit: unit.clone(),
-        text: drop_in::of_protected(score, nice),
+        text: drop_in::of_protected(unit, score, nice),
     }));
     Ok((drop_ins, protected))
 }

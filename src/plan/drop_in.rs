@@ -28,11 +28,17 @@ pub fn slice_lines(settings: &[&Setting]) -> Option<String> {
 }
 
 /// For the service of the agent: its place, and that it is the last to go; its nice value where one is declared.
-pub fn of_protected(oom_score_adj: i32, nice: Option<i32>) -> String {
+///
+/// Not both of these for sshd: it gives what it was started with to whoever logs in, and sets its own score while it
+/// listens, -1000 (OpenSSH's openbsd-compat/port-linux.c, oom_adjust_setup).
+pub fn of_protected(unit: &str, oom_score_adj: i32, nice: Option<i32>) -> String {
+    let score = format!("OOMScoreAdjust={oom_score_adj}\n");
     let nice = nice.map_or(String::new(), |nice| format!("Nice={nice}\n"));
-    let lines = format!(
-        "Slice=agent.slice\nOOMScoreAdjust={oom_score_adj}\n{nice}OOMPolicy=continue\nManagedOOMPreference=omit\n"
-    );
+    let own = match unit.split(['@', '.']).next() {
+        Some("ssh" | "sshd") => String::new(),
+        _ => score + &nice,
+    };
+    let lines = format!("Slice=agent.slice\n{own}OOMPolicy=continue\nManagedOOMPreference=omit\n");
     with_head("Service", &lines)
 }
 
@@ -59,6 +65,21 @@ mod tests {
     use super::*;
     use crate::host::Machine;
     use crate::limits::{KnobId, Origin, Part, Settings};
+
+    #[test]
+    fn sshd_is_given_nothing_that_a_login_would_inherit() {
+        let of = |unit: &str| of_protected(unit, -900, Some(-5));
+        let all = "[Service]\nSlice=agent.slice\nOOMScoreAdjust=-900\nNice=-5\nOOMPolicy=continue\n";
+        assert!(of("agent.service").contains(all), "{}", of("agent.service"));
+        for unit in ["ssh.service", "sshd.service", "ssh@7.service"] {
+            let text = of(unit);
+            assert!(
+                text.contains("[Service]\nSlice=agent.slice\nOOMPolicy=continue\n"),
+                "{text}"
+            );
+        }
+        assert!(of("sshfs-agent.service").contains("Nice=-5\n"));
+    }
 
     #[test]
     fn a_slice_gets_what_is_declared_and_nothing_else() {

@@ -30,10 +30,13 @@ const PACKAGES: &[&str] = &[
     "linux-image-cloud-amd64",
     "strace",
     "stress-ng",
-    "python3-minimal",
+    "python3",
     "make",
     "cgroup-tools",
     "crun",
+    "openssh-server",
+    "openssh-client",
+    "netcat-openbsd",
 ];
 
 /// Units that cost a guest seconds to boot and give it nothing.
@@ -68,7 +71,12 @@ const MASKED: &[&str] = &[
     "fstrim.timer",
     "cgconfig.service",
     "cgred.service",
+    "sshd-unix-local.socket",
+    "sshd-vsock.socket",
 ];
+
+/// Units that a package enables and that only a test starts.
+const DISABLED: &[&str] = &["ssh.service"];
 
 /// What the kernel needs to see its disks, where it is not built in.
 const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
@@ -160,7 +168,10 @@ pub fn ensure(distro: Distro) -> Result<Image> {
 
 /// A number that changes whenever an image would come out differently (FNV-1a).
 fn fingerprint(distro: Distro) -> u64 {
-    let recipe = format!("{FORMAT} {} {PACKAGES:?} {MASKED:?}", distro.codename());
+    let recipe = format!(
+        "{FORMAT} {} {PACKAGES:?} {MASKED:?} {DISABLED:?}",
+        distro.codename()
+    );
     recipe.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -317,6 +328,10 @@ fn settle(root: &Path) -> Result<()> {
         let link = root.join("etc/systemd/system").join(unit);
         let _ = fs::remove_file(&link);
         symlink("/dev/null", &link).with_context(|| format!("cannot mask {unit}"))?;
+    }
+    for unit in DISABLED {
+        let link = root.join("etc/systemd/system/multi-user.target.wants").join(unit);
+        fs::remove_file(&link).with_context(|| format!("cannot disable {unit}"))?;
     }
     Ok(())
 }

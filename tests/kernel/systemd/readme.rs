@@ -1,7 +1,7 @@
 //! README's session on a stock systemd machine prints what README shows, but for the numbers.
 
 #[path = "../../readme/mod.rs"]
-mod blocks;
+pub mod blocks;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::lab::must;
 
 /// Numbers, units of time and size, bars, the widths that depend on them and so where lines end differ from run to run; the
 /// words do not.
-fn without_numbers(text: &str) -> String {
+pub fn without_numbers(text: &str) -> String {
     let lines = text.lines().filter(|line| {
         // Pressure is shown where there is some; that systemd lets a request wait, on a busy machine.
         let line = line.trim_start_matches(['│', ' ']);
