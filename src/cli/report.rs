@@ -6,8 +6,8 @@ use crate::session::supervise::Ended;
 use crate::session::verdict::{Exit, OomReport};
 use serde_json::{Value as Json, json};
 
-/// Everything about a session that has ended.
-pub fn of_session(running: &Running, ended: &Ended, warnings: &[String]) -> Json {
+/// Everything about a session that has ended. `story` is what is told of it to people, a sentence or two each.
+pub fn of_session(running: &Running, ended: &Ended, warnings: &[String], story: &[String]) -> Json {
     json!({
         "session": running.name.as_str(),
         "role": running.record.role,
@@ -33,6 +33,7 @@ pub fn of_session(running: &Running, ended: &Ended, warnings: &[String]) -> Json
         "receipt": running.receipt.to_json(),
         "left": ended.left.iter().map(|(pid, comm)| json!({ "pid": pid, "comm": comm })).collect::<Vec<_>>(),
         "warnings": warnings,
+        "story": story,
         "error": null,
     })
 }

@@ -338,9 +338,10 @@ fn finish(
     signals: &Signals,
 ) -> u8 {
     let status = ended.exit.status();
-    story(ready, &running, &ended).iter().for_each(context::say);
+    let told = story(ready, &running, &ended);
+    told.iter().for_each(context::say);
     notes.extend(ended.warnings.iter().cloned());
-    write_report(report, &report::of_session(&running, &ended, notes));
+    write_report(report, &report::of_session(&running, &ended, notes, &told));
     if let Err(message) = put_away(ready, running, &ended, signals) {
         context::warn(message);
     }
@@ -495,7 +496,7 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
     });
     told.extend(story(&ready, &running, &ended));
     notes.extend(ended.warnings.iter().cloned());
-    write_report(&mut report, &report::of_session(&running, &ended, &notes));
+    write_report(&mut report, &report::of_session(&running, &ended, &notes, &told));
     running.record.status = Some(ended.exit.status());
     running.record.story = told;
     if let Err(error) = ready.place.registry.write(&running.name, &running.record) {

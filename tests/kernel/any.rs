@@ -2,6 +2,7 @@
 
 mod adopt;
 mod after;
+mod agents;
 mod boundary;
 mod coder;
 mod control;

@@ -106,6 +106,7 @@ struct Built {
     kernel: PathBuf,
     payload: PathBuf,
     embed: PathBuf,
+    embed_agent: PathBuf,
     cgmgr: PathBuf,
     /// The Debian package, where a test that is to run installs it.
     deb: Option<Vec<u8>>,
@@ -122,6 +123,7 @@ fn kernel(arguments: &Arguments) -> Result<Tally> {
         kernel: cargo::test_binary("kernel")?,
         payload: cargo::test_binary("payload")?,
         embed: cargo::example("embed")?,
+        embed_agent: cargo::example("embed_agent")?,
         cgmgr: cargo::cgmgr(false)?,
         deb: None,
     };
@@ -276,8 +278,8 @@ fn script(names: &[String], full: bool) -> (String, u32) {
     let suite = |names: &[&str]| {
         let words: Vec<String> = names.iter().map(|n| shell::quote(n)).collect();
         format!(
-            "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_EMBED=/lab/embed CGMGR_DEB=/lab/cgmgr.deb /lab/kernel \
-             --test-threads=1{ignored} --exact {}",
+            "{full}CGMGR_PAYLOAD=/lab/payload CGMGR_EMBED=/lab/embed \
+             CGMGR_EMBED_AGENT=/lab/embed_agent CGMGR_DEB=/lab/cgmgr.deb /lab/kernel --test-threads=1{ignored} --exact {}",
             words.join(" ")
         )
     };
@@ -316,6 +318,7 @@ fn in_guest(guest: &Guest, arguments: &Arguments, built: &Built, names: &[String
     glibc::add_program(&mut payload, "lab/kernel", &built.kernel, guest.distro)?;
     glibc::add_program(&mut payload, "lab/payload", &built.payload, guest.distro)?;
     glibc::add_program(&mut payload, "lab/embed", &built.embed, guest.distro)?;
+    glibc::add_program(&mut payload, "lab/embed_agent", &built.embed_agent, guest.distro)?;
     demo::add_trees(&mut payload)?;
     if let Some(deb) = &built.deb {
         payload.bytes("lab/cgmgr.deb", deb, 0o644)?;
@@ -379,6 +382,7 @@ fn on_host(built: &Built, tests: &[String], arguments: &Arguments) -> Result<Tal
     command.env("CGMGR_BIN", &built.cgmgr);
     command.env("CGMGR_PAYLOAD", &built.payload);
     command.env("CGMGR_EMBED", &built.embed);
+    command.env("CGMGR_EMBED_AGENT", &built.embed_agent);
     command.env("CGMGR_EXAMPLES", cargo::root().join("examples"));
     command.env("CGMGR_SYSTEMD", cargo::root().join("systemd"));
     count(&mut command, "kernel")
