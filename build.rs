@@ -1,17 +1,19 @@
-//! Has the linker put what a launch runs side by side in the released program (`cargo xtask layout` says why). Where the
-//! workspace's settings do not name the script, nothing is done.
+//! Has the linker put what a launch runs side by side in the released program (`cargo xtask layout` says why), and leave out
+//! what is for unwinding only. Where the workspace's settings do not name the scripts, nothing is done.
 
 use std::env::var;
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=CGMGR_LAYOUT");
     println!("cargo::rerun-if-changed=build.rs");
-    let Ok(script) = var("CGMGR_LAYOUT") else { return };
-    println!("cargo::rerun-if-changed={script}");
     let released = var("PROFILE").is_ok_and(|p| p == "release");
     let gnu = var("CARGO_CFG_TARGET_ENV").is_ok_and(|e| e == "gnu");
-    if released && gnu && Path::new(&script).is_file() {
-        println!("cargo::rustc-link-arg-bin=cgmgr=-Wl,-T,{script}");
+    for name in ["CGMGR_LAYOUT", "CGMGR_UNWIND"] {
+        println!("cargo::rerun-if-env-changed={name}");
+        let Ok(script) = var(name) else { continue };
+        println!("cargo::rerun-if-changed={script}");
+        if released && gnu && Path::new(&script).is_file() {
+            println!("cargo::rustc-link-arg-bin=cgmgr=-Wl,-T,{script}");
+        }
     }
 }
