@@ -408,7 +408,7 @@ pub struct ProtectArgs {
     /// Protect this running process instead of starting one
     #[arg(long, value_name = "PID", conflicts_with_all = ["command", "report"])]
     pub pid: Option<String>,
-    /// Role file whose [agent] says how the agent is protected; agent.slice is made from it where it is missing
+    /// Role file whose `[agent]` says how the agent is protected; agent.slice is made from it where it is missing
     #[arg(long, short, value_name = "ROLE")]
     pub role: Option<PathBuf>,
     /// What its scope is called, where systemd makes one (cgmgr-agent-NAME.scope); default: the command's name with a number
@@ -417,7 +417,7 @@ pub struct ProtectArgs {
     /// Write what is in force as JSON to this file before the agent starts
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Start nothing where something that [agent] declares cannot be enforced (exit status 3)
+    /// Start nothing where something that `[agent]` declares cannot be enforced (exit status 3)
     #[arg(long, conflicts_with = "pid")]
     pub require_limits: bool,
     /// Say nothing but errors
