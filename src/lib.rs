@@ -36,7 +36,8 @@
 //! | [`cli`] | the command line; the only one that prints | exit |
 //!
 //! Beside a launch there are two other ways into a session: [`session::enter`] starts a further command in one that lives,
-//! [`session::adopt`] moves processes that run already into a new one.
+//! [`session::adopt`] moves processes that run already into a new one. An agent is put where it is protected by
+//! [`session::protect`].
 //!
 //! To follow one launch: [`cli::run`], then [`session::launch::launch`], [`plan::session::plan`],
 //! [`backend::cgroupfs`] (or [`backend::scope`], where systemd makes the group), [`kernel::sys::spawn`], [`session::supervise`], [`session::verdict::oom`].
@@ -57,7 +58,7 @@
 //! # Embedding
 //!
 //! A program that embeds cgmgr uses [`workspace`], and needs nothing else: `cgmgr = { version = "0.1", default-features =
-//! false }` builds without clap. The example `examples/embed.rs` is a small agent.
+//! false }` builds without clap. `examples/embed.rs` shows each of its calls, `examples/embed_agent.rs` is an agent with clients.
 //!
 //! ```
 //! use cgmgr::workspace::{Command, Limits, Workspace};

@@ -2,7 +2,7 @@
 //!
 //! [`launch`] prepares the group and starts the command in it; [`supervise`] stays outside the group, keeps the
 //! terminal right, and has [`account`] read the counters when it ends; [`verdict`] folds them into what happened; [`tell`] puts that
-//! into words. The last two are pure.
+//! into words. The last two are pure. [`protect`] is for the agent that starts them.
 
 pub mod account;
 pub mod adopt;
