@@ -395,7 +395,7 @@ fn the_example_does_what_it_says() {
     let has = |line: &str| assert!(done.out.contains(line), "no `{line}`: {done:#?}");
     has("backend: cgroupfs\n");
     has(if is_systemd() {
-        "not protected: agent.slice is systemd's"
+        "protected in /agent.slice/cgmgr-agent-demo-"
     } else {
         "protected in /agent.slice\n"
     });
