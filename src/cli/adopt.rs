@@ -6,7 +6,6 @@
 use super::args::{AdoptArgs, Global};
 use super::context::{self, CommandError, Outcome, print_json};
 use super::{roles, run};
-use crate::plan::receipt::Entry;
 use crate::session::adopt::{self, Adopted, Adoption};
 use crate::session::launch::LaunchError;
 use crate::session::linger::linger;
@@ -137,13 +136,8 @@ fn say(adopted: &Adopted) -> Result<(), CommandError> {
         n => format!(" ({n} more ended before that)"),
     };
     writeln!(out, "{}: {moved} adopted{ended}", adopted.left.name)?;
-    for Entry {
-        knob,
-        requested,
-        outcome,
-    } in &adopted.receipt.entries
-    {
-        writeln!(out, "  {:<24} {:<16} {outcome}", knob.knob().key, requested)?;
+    for entry in &adopted.receipt.entries {
+        writeln!(out, "  {entry}")?;
     }
     drop(out);
     adopted.warnings.iter().for_each(context::warn);

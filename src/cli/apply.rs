@@ -350,13 +350,8 @@ fn print_receipts(receipts: &[(GroupPath, Receipt)], plan: &Plan) -> Result<(), 
     }
     for (group, receipt) in receipts.iter().filter(|(_, r)| !r.entries.is_empty()) {
         writeln!(out, "{group}")?;
-        for Entry {
-            knob,
-            requested,
-            outcome,
-        } in &receipt.entries
-        {
-            writeln!(out, "  {:<24} {:<16} {outcome}", knob.knob().key, requested)?;
+        for entry in &receipt.entries {
+            writeln!(out, "  {entry}")?;
         }
     }
     Ok(())

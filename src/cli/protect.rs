@@ -148,13 +148,8 @@ fn say(done: &Protection) -> Result<(), CommandError> {
         None => "has no group of its own".to_owned(),
     };
     writeln!(out, "pid {} {where_it_is}", done.pid)?;
-    for Entry {
-        knob,
-        requested,
-        outcome,
-    } in &done.receipt.entries
-    {
-        writeln!(out, "  {:<24} {:<16} {outcome}", knob.knob().key, requested)?;
+    for entry in &done.receipt.entries {
+        writeln!(out, "  {entry}")?;
     }
     Ok(())
 }

@@ -93,13 +93,7 @@ fn print(target: &Target, changed: &Changed) -> Result<(), CommandError> {
     }
     for entry in &changed.receipt.entries {
         let was = before(changed, entry.knob).map_or(String::new(), |was| format!("  (was {was})"));
-        writeln!(
-            out,
-            "  {:<24} {:<16} {}{was}",
-            entry.knob.knob().key,
-            entry.requested,
-            entry.outcome
-        )?;
+        writeln!(out, "  {entry}{was}")?;
     }
     Ok(())
 }

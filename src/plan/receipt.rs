@@ -86,6 +86,14 @@ impl Entry {
     }
 }
 
+/// The entry for people, in columns.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.knob.knob().key;
+        write!(f, "{key:<24} {:<16} {}", self.requested, self.outcome)
+    }
+}
+
 /// An outcome for a program: its one-word state, and its detail.
 pub fn words(outcome: &Outcome) -> (&'static str, Option<&str>) {
     match outcome {
