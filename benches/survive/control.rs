@@ -153,7 +153,7 @@ fn attack_once(number: &str, name: &str, length: Duration, seed: u64) -> Result<
     let deadline = begun.after(length);
     order(&format!("attack {name} {}", deadline.text()))?;
     let (mut died, mut told, mut normal, mut free_least) = (None, 0, None, u64::MAX);
-    let asker = std::thread::spawn(move || ask_whether_it_answers(deadline));
+    std::thread::spawn(move || ask_whether_it_answers(deadline));
     loop {
         std::thread::sleep(STEP);
         log.read();
@@ -195,9 +195,10 @@ fn attack_once(number: &str, name: &str, length: Duration, seed: u64) -> Result<
         times.push(end);
     }
     let under = Gaps::of(&times);
-    let innocents: Vec<&String> = log
-        .killed
+    let killed = log.killed();
+    let innocents: Vec<&str> = killed
         .iter()
+        .copied()
         .filter(|name| !name.starts_with(attack::GUILTY))
         .collect();
     let since = |time: Option<At>| time.map(|time| time.since(deadline).as_millis() as u64);
@@ -207,7 +208,7 @@ fn attack_once(number: &str, name: &str, length: Duration, seed: u64) -> Result<
         "under": under.json(),
         "agent_died_ms": died,
         "bystander_alive": !is_gone(&innocent),
-        "killed": log.killed.len(),
+        "killed": killed.len(),
         "killed_outside": innocents,
         "kernel_log_lost": log.lost,
         "trouble": log.trouble,
@@ -220,7 +221,6 @@ fn attack_once(number: &str, name: &str, length: Duration, seed: u64) -> Result<
         "complaints": complaints(),
     });
     say(&format!("{number} result {result}"));
-    drop(asker);
     Ok(())
 }
 

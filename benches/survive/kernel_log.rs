@@ -8,8 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 /// The log, from when it was opened on.
 pub struct KernelLog {
     file: File,
-    /// The names of who was killed for want of memory, in turn.
-    pub killed: Vec<String>,
+    /// Pid and name of who was killed for want of memory, in turn. Where a whole group is killed, who was picked first is
+    /// told of twice.
+    killed: Vec<(String, String)>,
     /// What else it said that tells of a machine in trouble.
     pub trouble: Vec<String>,
     /// Whether records were lost.
@@ -33,6 +34,11 @@ impl KernelLog {
         })
     }
 
+    /// The names of who was killed for want of memory, in turn.
+    pub fn killed(&self) -> Vec<&str> {
+        self.killed.iter().map(|(_, name)| name.as_str()).collect()
+    }
+
     /// Reads what is there.
     pub fn read(&mut self) {
         let mut record = [0; 8192];
@@ -50,8 +56,12 @@ impl KernelLog {
         let text = record.split_once(';').map_or(record, |(_, text)| text);
         let text = text.lines().next().unwrap_or_default();
         if let Some((_, victim)) = text.split_once("Killed process ") {
-            let name = victim.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
-            self.killed.push(name.map_or(victim, |(name, _)| name).to_owned());
+            let (pid, rest) = victim.split_once(" (").unwrap_or((victim, victim));
+            let name = rest.split_once(')').map_or(rest, |(name, _)| name);
+            let killed = (pid.to_owned(), name.to_owned());
+            if !self.killed.contains(&killed) {
+                self.killed.push(killed);
+            }
         }
         for sign in [
             "blocked for more than",

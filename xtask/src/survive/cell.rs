@@ -1,6 +1,6 @@
 //! All runs of one way under one attack, added up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::Record;
 
@@ -20,7 +20,7 @@ pub struct Cell {
     pub hung: usize,
     /// In how many somebody was killed who had not attacked.
     pub outside: usize,
-    /// Who, and how often.
+    /// Who, and in how many runs.
     pub victims: BTreeMap<String, usize>,
     /// The median of the runs' medians, over the idle machine's.
     pub p50: f64,
@@ -38,7 +38,10 @@ impl Cell {
     /// Adds runs up.
     pub fn of(records: &[&Record]) -> Cell {
         let mut victims = BTreeMap::new();
-        for name in records.iter().flat_map(|record| record.outside()) {
+        for name in records
+            .iter()
+            .flat_map(|record| BTreeSet::from_iter(record.outside()))
+        {
             *victims.entry(name).or_default() += 1;
         }
         let all = |what: &dyn Fn(&Record) -> f64| -> Vec<f64> {

@@ -211,14 +211,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(file) => read(file)?,
         None => Vec::new(),
     };
-    if let Some(record) = known
-        .iter()
-        .find(|record| record.seconds() != u64::from(arguments.seconds))
-    {
+    let conditions = arguments.conditions();
+    if let Some(other) = known.iter().find(|record| record.conditions() != conditions) {
         bail!(
-            "{} has attacks of {} s\nhelp: name another file, or take --seconds {1}",
+            "{} has runs of another kind: {}; these would be: {conditions}\nhelp: name another file",
             arguments.out.as_deref().unwrap_or(Path::new("")).display(),
-            record.seconds()
+            other.conditions()
         );
     }
     let groups = arguments.groups(&known);
@@ -262,6 +260,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 impl Arguments {
+    /// What has to be the same for two runs to be of one table.
+    fn conditions(&self) -> String {
+        format!("Debian {}, attacks of {} s", self.distro.number(), self.seconds)
+    }
+
     /// What is to be run, without what is known.
     fn groups(&self, known: &[Record]) -> Vec<Group> {
         let chosen = |way: &Way| self.way.is_empty() || self.way.contains(way);
@@ -342,7 +345,7 @@ impl Shared<'_> {
             End::Hang(last) => (None, Some(last)),
         };
         let record = Record::new(way, attack, swap, task.number, result)
-            .with("seconds", self.arguments.seconds)
+            .with("conditions", self.arguments.conditions())
             .with("seed", seed)
             .with("took_s", took.as_secs())
             .with("hung_after", last);

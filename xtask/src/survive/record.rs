@@ -38,9 +38,9 @@ impl Record {
         self.0["way"] == way && self.0["attack"] == attack && self.0["swap"] == swap
     }
 
-    /// How long its attack was.
-    pub fn seconds(&self) -> u64 {
-        self.0["seconds"].as_u64().unwrap_or(0)
+    /// On which machine, and with which numbers.
+    pub fn conditions(&self) -> &str {
+        self.0["conditions"].as_str().unwrap_or_default()
     }
 
     fn number(&self, pointer: &str) -> Option<f64> {
