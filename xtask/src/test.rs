@@ -14,6 +14,9 @@ use crate::libtest::Tally;
 use crate::payload::Payload;
 use crate::{cargo, demo, dist, fuzz, glibc, image, say, shell};
 
+/// The longest that the tests of one guest may take: a third of it on a machine that has nothing else to do.
+const DEADLINE: Duration = Duration::from_secs(55 * 60);
+
 /// The longest that the tests of one guest may take in full: campaigns of thousands of sessions, emulated.
 const FULL_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 
@@ -234,9 +237,7 @@ fn in_guests(arguments: &Arguments, built: &Built, tests: &[String]) -> Result<T
             }
             let mut guest = Guest::new(distro, mode);
             guest.reboots = mode == Mode::Systemd;
-            if arguments.full {
-                guest.deadline = FULL_DEADLINE;
-            }
+            guest.deadline = if arguments.full { FULL_DEADLINE } else { DEADLINE };
             let names = select(tests, mode, arguments);
             if names.is_empty() && arguments.filter.is_some() {
                 continue;
