@@ -75,7 +75,7 @@ pub(super) fn find(
     if let Some(unit) = unit_of(from)
         && is_of_service(request, base, from, unit)
     {
-        return Err(of_service(request, &who, unit));
+        return Err(of_service(request, base, &who, unit));
     }
     let manager = if base.is_users() {
         Manager::User
@@ -100,19 +100,26 @@ fn is_of_service(request: &Request<'_>, base: &Base, from: &GroupPath, unit: &st
 }
 
 /// The remedy for a service's process: its unit.
-fn of_service(request: &Request<'_>, who: &str, unit: &str) -> LaunchError {
+fn of_service(request: &Request<'_>, base: &Base, who: &str, unit: &str) -> LaunchError {
     let score = match request.settings.value(KnobId::AgentOomScoreAdj) {
         Some(Value::OomScoreAdj(score)) => score.get(),
         _ => PROTECTED_SCORE,
     };
     let unit = crate::text::escape(unit);
+    let help = match base.is_users() {
+        // Below their own score only root's units may be.
+        true => format!(
+            "`systemctl --user edit {unit}`, with the lines [Service] and Slice=agent.slice; then restart it"
+        ),
+        false => format!(
+            "`cgmgr install --protect {unit}`, which writes the drop-in [Service] Slice=agent.slice OOMScoreAdjust={score}; \
+             then `systemctl restart {unit}`"
+        ),
+    };
     LaunchError::new(
         format!(
             "{who} belongs to {unit}, and systemd would lose sight of it: it is the unit that says where it is"
         ),
-        format!(
-            "`cgmgr install --protect {unit}`, which writes the drop-in [Service] Slice=agent.slice OOMScoreAdjust={score}; \
-             then `systemctl restart {unit}`"
-        ),
+        help,
     )
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::user_sessions::{REPORT, command, his, role};
 use crate::cgmgr::{Done, finish, payload, report, until};
 use crate::lab::{Lab, MOUNT, must};
-use crate::people::{UserManager, coder};
+use crate::people::{UserManager, coder, coders};
 
 /// `WORDS` as a service of its own.
 fn service(options: &[&str], words: &[&str]) -> Done {
@@ -126,6 +126,21 @@ fn a_user_protects_an_agent_by_his_own_systemd_as_far_as_that_goes() {
         // Nobody above gives him any.
         done.says("at most 0 B are protected from what is outside of /user.slice");
     }
+    // What his own systemd started is where its unit says.
+    let cgmgr = must("CGMGR_BIN");
+    let service = [
+        "systemd-run",
+        "--user",
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "--unit=his",
+        "--collect",
+    ];
+    let words = [&service[..], &[cgmgr.as_str(), "protect", "--", "true"]].concat();
+    let done = finish(&mut coders(words)).expect(125);
+    done.says("belongs to his.service")
+        .says("systemctl --user edit his.service");
     until("his agents have gone", || {
         crate::lab::children(&slice()).is_empty()
     });
