@@ -69,9 +69,22 @@ pub fn of_user() -> Result<Option<GroupPath>, Errno> {
 ///
 /// Nobody listens there, or this user may not connect.
 pub fn connect_now(path: &Path) -> Result<OwnedFd, Errno> {
+    connect_to(&SocketAddrUnix::new(path)?)
+}
+
+/// The same for a socket that has a name in the abstract namespace (unix(7)).
+///
+/// # Errors
+///
+/// Nobody listens there, or this user may not connect.
+pub fn connect_now_to_name(name: &[u8]) -> Result<OwnedFd, Errno> {
+    connect_to(&SocketAddrUnix::new_abstract_name(name)?)
+}
+
+fn connect_to(address: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    connect(&socket, address)?;
     Ok(socket)
 }
 

@@ -1,29 +1,27 @@
-//! The one file that knows zbus: requests to systemd's manager, with a deadline each.
+//! The one place that knows D-Bus: requests to systemd's manager, with a deadline each.
 //!
-//! Each request has a connection of its own, and the thread that asks drives it: nothing of it is left when the answer is
-//! there, neither a thread nor a descriptor, so that a process can be forked before and after. As systemctl(1) does, the
-//! manager's own socket is asked first where the caller may use it (no bus needs to run then, `direct`), and the bus otherwise.
-//!
-//! Do not call this from inside a task of the same runtime that zbus uses (see `zbus::block_on`).
+//! Each request has a connection of its own, and the thread that asks waits for the answer: nothing of it is left when that
+//! is there, so that a process can be forked before and after. As systemctl(1) does, the manager's own socket is asked first
+//! where the caller may use it (no bus needs to run then), and the bus otherwise. What is in a message zbus writes and reads
+//! (`message`), the conversation is cgmgr's own (`talk` says why).
 
-mod direct;
+mod address;
+mod message;
+mod talk;
 
-use self::direct::Direct;
+use self::address::Socket;
+use self::message::{Message, Method};
+use self::talk::{Patience, Talk};
 use super::error::{BusError, Reason};
 use crate::host::Manager;
 use crate::kernel::manager;
 use crate::plan::unit::{Property, Value};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
-use zbus::export::futures_core::Stream;
-use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
-use zruntime::SharedRuntime;
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 /// How long a request may take, until its job is done.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,6 +33,8 @@ const AWAY: Duration = Duration::from_secs(5);
 const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+/// The signal of a job's end.
+const JOB_REMOVED: &str = "JobRemoved";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// A unit as its manager has it.
@@ -95,13 +95,13 @@ impl Systemd {
     ///
     /// It cannot be asked.
     pub fn version(&self) -> Result<u32, BusError> {
-        self.ask("read the version", async |bus| {
-            let reply = bus.call(PATH, PROPERTIES, "Get", &(MANAGER, "Version")).await?;
-            let version: OwnedVariant = reply.body().deserialize()?;
-            Ok(match &*version {
+        self.ask("read the version", |bus| {
+            let reply = bus.call(PATH, PROPERTIES, "Get", &(MANAGER, "Version"))?;
+            let number = reply.body(|version: OwnedVariant| match &*version {
                 Variant::Str(text) => leading_number(text.as_str()),
                 _ => 0,
-            })
+            });
+            number.map_err(Fault::Garbled)
         })
     }
 
@@ -117,12 +117,12 @@ impl Systemd {
         processes: &[(i32, BorrowedFd<'_>)],
     ) -> Result<(), BusError> {
         let doing = format!("start {unit}");
-        self.ask(&doing, async |bus| {
-            let by_fd = bus.transient(unit, properties, processes, true).await;
+        self.ask(&doing, |bus| {
+            let by_fd = bus.transient(unit, properties, processes, true);
             match by_fd {
                 // Before version 255 there are only pids. They are the caller's own children, which it has not reaped.
-                Err(Fault::Bus(e)) if !processes.is_empty() && is_property(&e) => {
-                    bus.transient(unit, properties, processes, false).await
+                Err(fault) if !processes.is_empty() && fault.reason() == Reason::Property => {
+                    bus.transient(unit, properties, processes, false)
                 }
                 other => other,
             }
@@ -157,8 +157,8 @@ impl Systemd {
     }
 
     fn job(&self, verb: &str, method: &str, unit: &str) -> Result<(), BusError> {
-        self.ask(&format!("{verb} {unit}"), async |bus| {
-            bus.job(method, &(unit, "replace")).await
+        self.ask(&format!("{verb} {unit}"), |bus| {
+            bus.job(method, &(unit, "replace"))
         })
     }
 
@@ -169,12 +169,12 @@ impl Systemd {
     ///
     /// There is no such unit, or a property is refused.
     pub fn set_properties(&self, unit: &str, properties: &[Property]) -> Result<(), BusError> {
-        self.ask(&format!("set properties of {unit}"), async |bus| {
+        self.ask(&format!("set properties of {unit}"), |bus| {
             let body = (unit, true, variants(properties));
-            bus.call(PATH, MANAGER, "SetUnitProperties", &body).await?;
+            bus.call(PATH, MANAGER, "SetUnitProperties", &body)?;
             // It answers, and writes the control files before it looks at its next message (systemd's src/core/manager.c,
             // manager_loop): once it has answered that too, there is something to read back.
-            bus.call(PATH, PROPERTIES, "Get", &(MANAGER, "Version")).await?;
+            bus.call(PATH, PROPERTIES, "Get", &(MANAGER, "Version"))?;
             Ok(())
         })
     }
@@ -186,10 +186,10 @@ impl Systemd {
     /// The unit is not delegated, or a process or the unit is not the caller's.
     pub fn attach(&self, unit: &str, group: &str, pids: &[i32]) -> Result<(), BusError> {
         let doing = format!("move {pids:?} to {unit}{group}");
-        self.ask(&doing, async |bus| {
+        self.ask(&doing, |bus| {
             let pids: Vec<u32> = pids.iter().map(|pid| *pid as u32).collect();
             let body = (unit, group, pids);
-            bus.call(PATH, MANAGER, "AttachProcessesToUnit", &body).await?;
+            bus.call(PATH, MANAGER, "AttachProcessesToUnit", &body)?;
             Ok(())
         })
     }
@@ -200,8 +200,8 @@ impl Systemd {
     ///
     /// The caller may not, or the deadline passes.
     pub fn reload(&self) -> Result<(), BusError> {
-        self.ask("reload", async |bus| {
-            bus.call(PATH, MANAGER, "Reload", &()).await?;
+        self.ask("reload", |bus| {
+            bus.call(PATH, MANAGER, "Reload", &())?;
             Ok(())
         })
     }
@@ -212,8 +212,8 @@ impl Systemd {
     ///
     /// The caller may not, or the deadline passes.
     pub fn reset_failed(&self, unit: &str) -> Result<(), BusError> {
-        let done = self.ask(&format!("reset {unit}"), async |bus| {
-            bus.call(PATH, MANAGER, "ResetFailedUnit", &(unit,)).await?;
+        let done = self.ask(&format!("reset {unit}"), |bus| {
+            bus.call(PATH, MANAGER, "ResetFailedUnit", &(unit,))?;
             Ok(())
         });
         match done {
@@ -228,34 +228,11 @@ impl Systemd {
     ///
     /// It cannot be asked.
     pub fn unit(&self, unit: &str) -> Result<Unit, BusError> {
-        self.ask(&format!("look at {unit}"), async |bus| {
-            let reply = bus.call(PATH, MANAGER, "LoadUnit", &(unit,)).await?;
-            let path: OwnedObjectPath = reply.body().deserialize()?;
-            let reply = bus.call(path.as_str(), PROPERTIES, "GetAll", &("",)).await?;
-            let body = reply.body();
-            let all: HashMap<&str, Variant<'_>> = body.deserialize()?;
-            let text = |name: &str| match all.get(name) {
-                Some(Variant::Str(text)) => text.as_str().to_owned(),
-                _ => String::new(),
-            };
-            Ok(Unit {
-                active: text("ActiveState"),
-                load: text("LoadState"),
-                fragment: text("FragmentPath"),
-                transient: matches!(all.get("Transient"), Some(Variant::Bool(true))),
-                description: text("Description"),
-                drop_ins: match all.get("DropInPaths") {
-                    Some(Variant::Array(paths)) => paths
-                        .iter()
-                        .filter_map(|path| match path {
-                            Variant::Str(text) => Some(text.as_str().to_owned()),
-                            _ => None,
-                        })
-                        .collect(),
-                    _ => Vec::new(),
-                },
-                group: text("ControlGroup"),
-            })
+        self.ask(&format!("look at {unit}"), |bus| {
+            let reply = bus.call(PATH, MANAGER, "LoadUnit", &(unit,))?;
+            let path = reply.body(|path: OwnedObjectPath| path).map_err(Fault::Garbled)?;
+            let reply = bus.call(path.as_str(), PROPERTIES, "GetAll", &("",))?;
+            reply.body(of_properties).map_err(Fault::Garbled)
         })
     }
 
@@ -264,81 +241,87 @@ impl Systemd {
     fn ask<T>(
         &self,
         doing: &str,
-        conversation: impl AsyncFn(&Bus) -> Result<T, Fault>,
+        conversation: impl Fn(&mut Bus<'_>) -> Result<T, Fault>,
     ) -> Result<T, BusError> {
-        let until = Instant::now() + self.deadline;
-        let asked = zbus::block_on(async {
-            let runtime = SharedRuntime::current()?;
-            let talk = async {
-                let mut repeated = false;
-                loop {
-                    let bus = self.connect(until, &runtime).await?;
-                    match conversation(&bus).await {
-                        Err(Fault::Bus(e)) if is_broken(&e) => repeated = true,
-                        // The answer of the first time was lost with the connection.
-                        Err(Fault::Bus(e)) if repeated && is_exists(&e) => return Err(Fault::Twice),
-                        other => return other,
-                    }
-                    runtime.sleep(pause()).await;
-                }
-            };
-            let mut talk = pin!(talk);
-            let mut tell = Instant::now() + PROGRESS;
-            loop {
-                match runtime.timeout_at(until.min(tell), talk.as_mut()).await {
-                    Ok(answer) => return answer,
-                    Err(_) if Instant::now() >= until => return Err(Fault::TimedOut),
-                    Err(_) => tracing::warn!("still waiting for {} to {doing}", self.manager.describe()),
-                }
-                tell += PROGRESS;
+        let begun = Instant::now();
+        let patience = Patience {
+            until: begun + self.deadline,
+            tell_every: PROGRESS,
+            tell: &|| tracing::warn!("still waiting for {} to {doing}", self.manager.describe()),
+            tell_next: Cell::new(begun + PROGRESS),
+        };
+        let mut repeated = false;
+        let asked = loop {
+            let asked = self.connect(&patience).and_then(|mut bus| conversation(&mut bus));
+            match asked {
+                Err(fault) if fault.is_broken() && Instant::now() < patience.until => repeated = true,
+                // The answer of the first time was lost with the connection.
+                Err(fault) if repeated && fault.reason() == Reason::UnitExists => break Err(Fault::Twice),
+                other => break other,
             }
-        });
+            patience.pause(pause());
+        };
         asked.map_err(|fault| self.error(doing, fault))
     }
 
-    async fn connect(&self, until: Instant, runtime: &SharedRuntime) -> Result<Bus, Fault> {
-        let give_up = until.min(Instant::now() + AWAY);
+    fn connect<'a>(&self, patience: &'a Patience<'a>) -> Result<Bus<'a>, Fault> {
+        let give_up = patience.until.min(Instant::now() + AWAY);
         loop {
-            match self.connect_once(runtime).await {
+            match self.connect_once(patience) {
+                Err(Fault::TimedOut) => return Err(Fault::TimedOut),
+                Err(Fault::Broken(error)) if Instant::now() >= give_up => {
+                    return Err(Fault::Unreachable(error.to_string()));
+                }
+                Err(fault) if Instant::now() >= give_up => return Err(fault),
+                Err(_) => patience.pause(pause()),
                 Ok(bus) => return Ok(bus),
-                Err(e) if Instant::now() >= give_up => return Err(Fault::Unreachable(e.to_string())),
-                Err(_) => runtime.sleep(pause()).await,
             }
         }
     }
 
-    async fn connect_once(&self, runtime: &SharedRuntime) -> zbus::Result<Bus> {
+    fn connect_once<'a>(&self, patience: &'a Patience<'a>) -> Result<Bus<'a>, Fault> {
         // The manager's own socket (systemd's src/core/dbus.c, bus_init_private): one peer, and no bus between.
         let private = match self.manager {
             Manager::System if rustix::process::geteuid().is_root() => {
-                vec![PathBuf::from("/run/systemd/private")]
+                vec![Socket::Path("/run/systemd/private".into())]
             }
             Manager::System => Vec::new(),
             Manager::User => in_runtime_directories("systemd/private"),
         };
-        if let Ok(stream) = connect_first(&private) {
-            let socket = Direct::new(runtime, stream)?;
-            let connection = zbus::connection::Builder::socket(socket).p2p().build().await?;
-            return Ok(Bus { connection });
+        if let Ok(talk) = begin_first(&private, patience) {
+            return Ok(Bus { talk });
         }
-        let connection = match self.manager {
-            Manager::System => zbus::connection::Builder::system().build().await?,
-            Manager::User => match std::env::var_os("DBUS_SESSION_BUS_ADDRESS") {
-                Some(_) => zbus::connection::Builder::session().build().await?,
-                None => {
-                    let stream = connect_first(&in_runtime_directories("bus"))?;
-                    zbus::connection::Builder::unix_stream(stream).build().await?
-                }
+        let named = |name: &str| std::env::var(name).ok().filter(|address| !address.is_empty());
+        let bus = match self.manager {
+            Manager::System => {
+                let address = named("DBUS_SYSTEM_BUS_ADDRESS");
+                address::sockets(address.as_deref().unwrap_or(address::SYSTEM))
+            }
+            Manager::User => match named("DBUS_SESSION_BUS_ADDRESS") {
+                Some(address) => address::sockets(&address),
+                None => in_runtime_directories("bus"),
             },
         };
-        Ok(Bus { connection })
+        let mut talk = begin_first(&bus, patience)?;
+        let bus = |member| Method {
+            destination: "org.freedesktop.DBus",
+            path: "/org/freedesktop/DBus",
+            interface: "org.freedesktop.DBus",
+            member,
+        };
+        talk.call(bus("Hello"), &())?;
+        // Who is told of a job's end must listen before it asks for it.
+        let rule = format!("type='signal',path='{PATH}',interface='{MANAGER}',member='{JOB_REMOVED}'");
+        talk.call(bus("AddMatch"), &(rule,))?;
+        Ok(Bus { talk })
     }
 
     fn error(&self, doing: &str, fault: Fault) -> BusError {
         let whom = self.manager.describe();
         let (reason, answer) = match fault {
-            Fault::Bus(error) => answer(&error),
-            Fault::Io(error) => (Reason::Unreachable, error.to_string()),
+            Fault::Said { name, text } => (Reason::of_name(&name), text.unwrap_or(name)),
+            Fault::Broken(error) => (Reason::Unreachable, error.to_string()),
+            Fault::Garbled(what) => (Reason::Refused, format!("its answer cannot be read: {what}")),
             Fault::Unreachable(why) => (Reason::Unreachable, format!("it cannot be reached: {why}")),
             Fault::TimedOut => (
                 Reason::TimedOut,
@@ -365,18 +348,20 @@ impl Systemd {
 }
 
 /// Where a socket of the user's may be.
-fn in_runtime_directories(socket: &str) -> Vec<PathBuf> {
+fn in_runtime_directories(socket: &str) -> Vec<Socket> {
     let directories = manager::runtime_directories().into_iter();
-    directories.map(|directory| directory.join(socket)).collect()
+    directories
+        .map(|directory| Socket::Path(directory.join(socket)))
+        .collect()
 }
 
-/// Connects to the first of these sockets that somebody listens at.
-fn connect_first(paths: &[PathBuf]) -> io::Result<UnixStream> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for path in paths {
-        match manager::connect_now(path) {
-            Ok(socket) => return Ok(socket.into()),
-            Err(error) => last = error.into(),
+/// A conversation at the first of these sockets that somebody listens at.
+fn begin_first<'a>(sockets: &[Socket], patience: &'a Patience<'a>) -> Result<Talk<'a>, Fault> {
+    let mut last = Fault::Unreachable("there is no socket to ask at".to_owned());
+    for socket in sockets {
+        match Talk::begin(socket, patience) {
+            Ok(talk) => return Ok(talk),
+            Err(fault) => last = fault,
         }
     }
     Err(last)
@@ -398,57 +383,32 @@ fn leading_number(text: &str) -> u32 {
 
 /// Why a conversation ended without an answer.
 enum Fault {
-    Bus(zbus::Error),
-    Io(io::Error),
+    /// An error was the answer.
+    Said {
+        name: String,
+        text: Option<String>,
+    },
+    /// The connection is gone, and the request with it: the bus was restarted, or systemd was executed anew.
+    Broken(io::Error),
     Unreachable(String),
+    /// What came cannot be read.
+    Garbled(String),
     TimedOut,
     Twice,
     Job(String),
 }
 
-impl From<zbus::Error> for Fault {
-    fn from(error: zbus::Error) -> Self {
-        Self::Bus(error)
-    }
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// The meaning and the words of an error.
-fn answer(error: &zbus::Error) -> (Reason, String) {
-    match error {
-        zbus::Error::MethodError(name, text, _) => (
-            Reason::of_name(name.as_str()),
-            text.clone().unwrap_or_else(|| name.to_string()),
-        ),
-        zbus::Error::FDO(error) => {
-            use zbus::DBusError;
-            let text = error.description().unwrap_or_default().to_owned();
-            (Reason::of_name(error.name().as_str()), text)
+impl Fault {
+    /// What an error that was the answer means.
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Said { name, .. } => Reason::of_name(name),
+            _ => Reason::Refused,
         }
-        other if is_broken(other) => (Reason::Unreachable, other.to_string()),
-        other => (Reason::Refused, other.to_string()),
     }
-}
 
-fn is_property(error: &zbus::Error) -> bool {
-    answer(error).0 == Reason::Property
-}
-
-fn is_exists(error: &zbus::Error) -> bool {
-    answer(error).0 == Reason::UnitExists
-}
-
-/// Whether the connection is gone, and the request with it: the bus was restarted, or systemd was executed anew.
-fn is_broken(error: &zbus::Error) -> bool {
-    match error {
-        zbus::Error::InputOutput(_) | zbus::Error::Handshake(_) => true,
-        zbus::Error::FDO(_) => answer(error).0 == Reason::Unreachable,
-        _ => false,
+    fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken(_)) || self.reason() == Reason::Unreachable
     }
 }
 
@@ -467,23 +427,56 @@ fn variants(properties: &[Property]) -> Vec<(&str, Variant<'_>)> {
         .collect()
 }
 
-/// One connection.
-struct Bus {
-    connection: Connection,
+fn of_properties(all: HashMap<String, OwnedVariant>) -> Unit {
+    let text = |name: &str| match all.get(name).map(|value| &**value) {
+        Some(Variant::Str(text)) => text.as_str().to_owned(),
+        _ => String::new(),
+    };
+    let texts = |name: &str| match all.get(name).map(|value| &**value) {
+        Some(Variant::Array(texts)) => texts
+            .iter()
+            .filter_map(|text| match text {
+                Variant::Str(text) => Some(text.as_str().to_owned()),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    Unit {
+        active: text("ActiveState"),
+        load: text("LoadState"),
+        fragment: text("FragmentPath"),
+        transient: matches!(
+            all.get("Transient").map(|value| &**value),
+            Some(Variant::Bool(true))
+        ),
+        description: text("Description"),
+        drop_ins: texts("DropInPaths"),
+        group: text("ControlGroup"),
+    }
 }
 
-impl Bus {
-    async fn call<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> zbus::Result<Message>
+/// One connection.
+struct Bus<'a> {
+    talk: Talk<'a>,
+}
+
+impl Bus<'_> {
+    fn call<B>(&mut self, path: &str, interface: &str, member: &str, body: &B) -> Result<Message, Fault>
     where
         B: serde::Serialize + zbus::DynamicType,
     {
-        self.connection
-            .call_method(Some(NAME), path, Some(interface), method, body)
-            .await
+        let method = Method {
+            destination: NAME,
+            path,
+            interface,
+            member,
+        };
+        self.talk.call(method, body)
     }
 
-    async fn transient(
-        &self,
+    fn transient(
+        &mut self,
         unit: &str,
         properties: &[Property],
         processes: &[(i32, BorrowedFd<'_>)],
@@ -492,7 +485,7 @@ impl Bus {
         let mut all = variants(properties);
         if by_fd && !processes.is_empty() {
             let fds = processes.iter().map(|(_, fd)| fd.as_fd().try_clone_to_owned());
-            let fds: Vec<OwnedFd> = fds.collect::<io::Result<_>>()?;
+            let fds: Vec<OwnedFd> = fds.collect::<io::Result<_>>().map_err(Fault::Broken)?;
             let fds: Vec<zbus::Fd<'_>> = fds.into_iter().map(zbus::Fd::from).collect();
             all.push(("PIDFDs", Variant::from(fds)));
         } else if !processes.is_empty() {
@@ -501,38 +494,29 @@ impl Bus {
         }
         type Aux<'a> = Vec<(&'a str, Vec<(&'a str, Variant<'a>)>)>;
         let none: Aux<'_> = Vec::new();
-        self.job("StartTransientUnit", &(unit, "fail", all, none)).await
+        self.job("StartTransientUnit", &(unit, "fail", all, none))
     }
 
-    /// Asks for a job and waits for its end. Who is told of it must listen before it asks.
-    async fn job<B>(&self, method: &str, body: &B) -> Result<(), Fault>
+    /// Asks for a job and waits for its end.
+    fn job<B>(&mut self, method: &str, body: &B) -> Result<(), Fault>
     where
         B: serde::Serialize + zbus::DynamicType,
     {
-        let rule = zbus::MatchRule::builder()
-            .msg_type(zbus::message::Type::Signal)
-            .path(PATH)
-            .interface(MANAGER)
-            .member("JobRemoved")
-            .build()?;
-        let mut removed = MessageStream::for_match_rule(rule, &self.connection, None).await?;
-        let reply = self.call(PATH, MANAGER, method, body).await?;
-        let job: OwnedObjectPath = reply.body().deserialize()?;
+        let reply = self.call(PATH, MANAGER, method, body)?;
+        let job = reply.body(|job: OwnedObjectPath| job).map_err(Fault::Garbled)?;
         loop {
-            let next = poll_fn(|cx| Pin::new(&mut removed).poll_next(cx)).await;
-            let Some(signal) = next else {
-                let gone = io::Error::from(io::ErrorKind::ConnectionReset);
-                return Err(Fault::Bus(gone.into()));
-            };
-            let signal = signal?;
-            let body = signal.body();
-            let (_, path, _, result): (u32, OwnedObjectPath, &str, &str) = body.deserialize()?;
+            let signal = self.talk.signal()?;
+            if signal.interface != MANAGER || signal.member != JOB_REMOVED {
+                continue;
+            }
+            type Removed = (u32, OwnedObjectPath, String, String);
+            let (_, path, _, result) = signal.body(|removed: Removed| removed).map_err(Fault::Garbled)?;
             if path != job {
                 continue;
             }
-            return match result {
+            return match result.as_str() {
                 "done" => Ok(()),
-                other => Err(Fault::Job(other.to_owned())),
+                _ => Err(Fault::Job(result)),
             };
         }
     }
