@@ -90,11 +90,12 @@ impl<'a> Talk<'a> {
         };
         let uid = rustix::process::geteuid().as_raw().to_string();
         let uid: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
-        talk.send(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes(), &[])?;
+        // At once, as systemd's own clients do it, and what follows only after the answers: of a first message that comes
+        // along with BEGIN the manager takes no notice until another one comes.
+        let all = format!("\0AUTH EXTERNAL {uid}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n");
+        talk.send(all.as_bytes(), &[])?;
         talk.expect("OK")?;
-        talk.send(b"NEGOTIATE_UNIX_FD\r\n", &[])?;
         talk.expect("AGREE_UNIX_FD")?;
-        talk.send(b"BEGIN\r\n", &[])?;
         Ok(talk)
     }
 
