@@ -153,8 +153,8 @@ fn say(adopted: &Adopted) -> Result<(), CommandError> {
 fn to_json(adopted: &Adopted) -> Json {
     json!({
         "session": adopted.left.name.as_str(),
-        "role": adopted.left.record.role,
-        "backend": adopted.left.record.backend,
+        "role": adopted.left.entry.role,
+        "backend": adopted.left.entry.backend,
         "group": adopted.group.as_str(),
         "promise": adopted.promise.name(),
         "moved": adopted.moved.iter().map(|m| json!({ "pid": m.pid, "comm": m.comm, "from": m.from.as_str() })).collect::<Vec<_>>(),

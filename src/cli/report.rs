@@ -10,14 +10,14 @@ use serde_json::{Value as Json, json};
 pub fn of_session(running: &Running, ended: &Ended, warnings: &[String], story: &[String]) -> Json {
     json!({
         "session": running.name.as_str(),
-        "role": running.record.role,
-        "backend": running.record.backend,
+        "role": running.entry.role,
+        "backend": running.entry.backend,
         "group": running.group.as_ref().map(|(_, path)| path.as_str()),
         "promise": running.promise.name(),
-        "command": running.record.command,
+        "command": running.entry.command,
         "pid": running.spawned.pid,
         "placed_by": if running.group.is_none() { Json::Null } else if running.spawned.moved { json!("move") } else { json!("clone3") },
-        "started": running.record.started,
+        "started": running.entry.started,
         "started_command": true,
         "status": ended.exit.status(),
         "exit": match ended.exit {

@@ -352,7 +352,7 @@ fn finish(
 fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended, signals: &Signals) -> Result<(), String> {
     let registry = &ready.place.registry;
     let (Some(tree), Some((_, path))) = (&ready.place.tree, &running.group) else {
-        if running.lock.is_some() && !running.record.detached {
+        if running.lock.is_some() && !running.entry.detached {
             registry.forget(&running.name);
         }
         return Ok(());
@@ -497,9 +497,9 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
     told.extend(story(&ready, &running, &ended));
     notes.extend(ended.warnings.iter().cloned());
     write_report(&mut report, &report::of_session(&running, &ended, &notes, &told));
-    running.record.status = Some(ended.exit.status());
-    running.record.story = told;
-    if let Err(error) = ready.place.registry.write(&running.name, &running.record) {
+    running.entry.status = Some(ended.exit.status());
+    running.entry.story = told;
+    if let Err(error) = ready.place.registry.write(&running.name, &running.entry) {
         tracing::error!("cannot keep the status of session {}: {error}", running.name);
     }
     if let Err(message) = put_away(&ready, running, &ended, &signals) {

@@ -1,6 +1,6 @@
 //! `cgmgr wait`: returns when a session has ended.
 //!
-//! For a detached session the exit status is the command's own, as `run` would have returned it; its record stays, so
+//! For a detached session the exit status is the command's own, as `run` would have returned it; its entry stays, so
 //! that several may wait, until another detached session takes the name. A session in the foreground gives its status
 //! to whoever ran it: waiting for it returns 0 and says so. 125 means that nobody saw the status, because the cgmgr in
 //! charge was killed; 1 that there is no such session. The reason is on standard error, and in the JSON.
@@ -11,7 +11,7 @@ use super::look::{Found, look};
 use crate::kernel::{Group, survey};
 use crate::path::SessionName;
 use crate::plan::identity::Identity;
-use crate::session::registry::{Record, Registry};
+use crate::session::registry::{Entry, Registry};
 use serde_json::json;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub fn wait(args: &WaitArgs, global: &Global) -> Outcome {
     let (name, found) = look(global)?.find(&args.session)?;
     let result = match found {
         Found::Group { group, registry, .. } => {
-            // Read before it is gone: it tells this session's record from that of an earlier one of the same name.
+            // Read before it is gone: it tells this session's entry from that of an earlier one of the same name.
             let identity = survey::identity(&group);
             if let Some(registry) = &registry {
                 registry.wait_unattended(&name)?;
@@ -41,10 +41,10 @@ pub fn wait(args: &WaitArgs, global: &Global) -> Outcome {
                     help: Some("ask as the user whose session it was, or as root".into()),
                 });
             }
-            let record = registry
+            let entry = registry
                 .and_then(|r| r.read(&name))
                 .filter(|r| is_of(r, identity.as_ref()));
-            result(&name, record)
+            result(&name, entry)
         }
         Found::Process { registry, .. } | Found::Recorded { registry, .. } => {
             registry.wait_unattended(&name)?;
@@ -77,25 +77,25 @@ fn until_empty(group: &Group) -> std::result::Result<(), CommandError> {
     }
 }
 
-fn of_detached(name: &SessionName, registry: &Registry) -> Option<Record> {
+fn of_detached(name: &SessionName, registry: &Registry) -> Option<Entry> {
     registry.read(name).filter(|r| r.detached)
 }
 
-fn is_of(record: &Record, identity: Option<&Identity>) -> bool {
-    record.detached
+fn is_of(entry: &Entry, identity: Option<&Identity>) -> bool {
+    entry.detached
         && identity
-            .is_some_and(|i| i.supervisor == record.supervisor && record.started.abs_diff(i.started) < 60)
+            .is_some_and(|i| i.supervisor == entry.supervisor && entry.started.abs_diff(i.started) < 60)
 }
 
-fn result(name: &SessionName, record: Option<Record>) -> Result {
+fn result(name: &SessionName, entry: Option<Entry>) -> Result {
     let plain = |note: String, exit| Result {
         status: None,
         story: Vec::new(),
         note: Some(note),
         exit,
     };
-    match record {
-        Some(Record {
+    match entry {
+        Some(Entry {
             status: Some(status),
             story,
             ..
@@ -123,33 +123,33 @@ mod tests {
     #[test]
     fn a_status_is_returned_and_an_unknown_one_is_not_made_up() {
         let name = SessionName::new("a").unwrap();
-        let record = |status| {
-            Some(Record {
+        let entry = |status| {
+            Some(Entry {
                 detached: true,
                 status,
-                ..Record::default()
+                ..Entry::default()
             })
         };
-        assert_eq!(result(&name, record(Some(7))).exit, 7);
-        assert_eq!(result(&name, record(None)).exit, 125);
+        assert_eq!(result(&name, entry(Some(7))).exit, 7);
+        assert_eq!(result(&name, entry(None)).exit, 125);
         assert_eq!(result(&name, None).exit, 0);
     }
 
     #[test]
-    fn a_record_of_an_earlier_session_is_not_this_ones() {
+    fn an_entry_of_an_earlier_session_is_not_this_ones() {
         let identity = Identity {
             supervisor: 5,
             started: 1_000,
             ..Identity::default()
         };
-        let mut record = Record {
+        let mut entry = Entry {
             supervisor: 5,
             started: 1_001,
             detached: true,
-            ..Record::default()
+            ..Entry::default()
         };
-        assert!(is_of(&record, Some(&identity)));
-        record.started = 10;
-        assert!(!is_of(&record, Some(&identity)) && !is_of(&record, None));
+        assert!(is_of(&entry, Some(&identity)));
+        entry.started = 10;
+        assert!(!is_of(&entry, Some(&identity)) && !is_of(&entry, None));
     }
 }

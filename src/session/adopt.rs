@@ -17,7 +17,7 @@ use super::moving::{self, Fate};
 use super::place::Place;
 use super::prepare::{self, Prepared, Tenant, now};
 use super::promise;
-use super::registry::Record;
+use super::registry::Entry;
 use super::sweep::sweep;
 use crate::kernel::held::{self, Held};
 use crate::kernel::sys::Identity;
@@ -172,7 +172,7 @@ pub fn adopt(adoption: &Adoption<'_>, place: &Place) -> Result<Adopted, Vec<Laun
         warnings,
         ..
     } = movement;
-    let record = record(&request, &prepared, place);
+    let entry = entry(&request, &prepared, place);
     if place.is_time_to_sweep() {
         place.swept(sweep(place, &prepared.name));
     }
@@ -188,7 +188,7 @@ pub fn adopt(adoption: &Adoption<'_>, place: &Place) -> Result<Adopted, Vec<Laun
             pin: prepared.pin.take(),
             lock: prepared.lock.take(),
             group: Some((group, path.clone())),
-            record,
+            entry,
             status: None,
         },
         group: path,
@@ -685,8 +685,8 @@ fn promise(moved: &[Moved], of_first: Promise, place: &Place, tree: &Tree, path:
     if all { of_first } else { Promise::Bookkeeping }
 }
 
-fn record(request: &Request<'_>, prepared: &Prepared<'_>, place: &Place) -> Record {
-    Record {
+fn entry(request: &Request<'_>, prepared: &Prepared<'_>, place: &Place) -> Entry {
+    Entry {
         name: prepared.name.to_string(),
         backend: place.backend.name().into(),
         role: request.role.clone(),
@@ -698,6 +698,6 @@ fn record(request: &Request<'_>, prepared: &Prepared<'_>, place: &Place) -> Reco
             .unconfined()
             .map(|e| e.knob.knob().key.to_owned())
             .collect(),
-        ..Record::default()
+        ..Entry::default()
     }
 }

@@ -3,7 +3,7 @@
 //! A session with a group is ended by the kernel (`cgroup.kill`: recursive, and no fork escapes it). One without is what
 //! descends from its supervisor, which adopts every orphan of it; that is killed again and again until nothing is left.
 
-use super::registry::{Record, Registry};
+use super::registry::{Entry, Registry};
 use crate::backend::cgroupfs::{self, PROGRESS, Progress};
 use crate::kernel::error::Doing;
 use crate::kernel::{Group, KernelError, Tree, process};
@@ -200,18 +200,18 @@ fn own_pid() -> i32 {
 }
 
 /// The processes of a session without a group, each with its start. Zombies are dead already.
-fn members(record: &Record, attended: bool) -> Vec<(i32, u64)> {
+fn members(entry: &Entry, attended: bool) -> Vec<(i32, u64)> {
     // A pid that was reused is younger than the command that its first owner started.
     let is_supervisor = attended
-        && !record.embedded
-        && process::start_time(record.supervisor)
-            .is_some_and(|start| record.pid_start.is_none_or(|command| start <= command));
+        && !entry.embedded
+        && process::start_time(entry.supervisor)
+            .is_some_and(|start| entry.pid_start.is_none_or(|command| start <= command));
     let mut pids = Vec::new();
     if is_supervisor {
-        pids = process::descendants(record.supervisor);
-    } else if let Some(pid) = record.pid
-        && record.pid_start.is_some()
-        && process::start_time(pid) == record.pid_start
+        pids = process::descendants(entry.supervisor);
+    } else if let Some(pid) = entry.pid
+        && entry.pid_start.is_some()
+        && process::start_time(pid) == entry.pid_start
     {
         pids.push(pid);
         pids.extend(process::descendants(pid));
@@ -238,14 +238,14 @@ fn signal_all(members: &[(i32, u64)], signals: &[Signal]) -> Result<(), String> 
 /// Ends a session of the process backend; whoever is in charge of it has `patience` to notice.
 pub fn without_group(
     name: &SessionName,
-    record: &Record,
+    entry: &Entry,
     registry: &Registry,
     how: How,
     patience: Duration,
     progress: Progress<'_>,
 ) -> Result<End, String> {
     let attended = registry.is_attended(name);
-    let mut now = || members(record, attended);
+    let mut now = || members(entry, attended);
     let mut end = End {
         processes: now().len(),
         ..End::default()
@@ -256,7 +256,7 @@ pub fn without_group(
     }
     end.killed = now().len();
     kill_members(&mut now, progress)?;
-    if record.embedded {
+    if entry.embedded {
         end.note = Some("processes that had left its command's tree cannot be found".into());
     } else if !attended {
         end.note =
@@ -333,16 +333,16 @@ mod tests {
     fn a_reused_pid_is_nobody_of_the_session() {
         let mut child = std::process::Command::new("sleep").arg("5").spawn().unwrap();
         let pid = child.id() as i32;
-        let mut record = Record {
+        let mut entry = Entry {
             pid: Some(pid),
             pid_start: process::start_time(pid),
             supervisor: pid,
-            ..Record::default()
+            ..Entry::default()
         };
-        assert_eq!(members(&record, false).len(), 1);
-        record.pid_start = record.pid_start.map(|s| s - 1);
+        assert_eq!(members(&entry, false).len(), 1);
+        entry.pid_start = entry.pid_start.map(|s| s - 1);
         // Neither the command's pid nor the supervisor's is the one that was recorded.
-        assert!(members(&record, false).is_empty() && members(&record, true).is_empty());
+        assert!(members(&entry, false).is_empty() && members(&entry, true).is_empty());
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -10,7 +10,7 @@ use super::failure::LaunchError;
 use super::launch::{Running, Start};
 use super::measure;
 use super::promise;
-use super::registry::Record;
+use super::registry::Entry;
 use super::terminal::Terminal;
 use super::user::User;
 use crate::host::{Base, Host};
@@ -142,12 +142,12 @@ impl<'a> Door<'a> {
         }
         let user = visitor.user.as_ref().map(|user| &user.identity);
         let promise = promise::of(self.tree, path, user, self.host.euid);
-        let record = Record {
+        let entry = Entry {
             name: self.name.to_string(),
             role: self.identity.role.clone(),
             command: command::shown(&visitor.argv),
             pid: Some(spawned.pid),
-            ..Record::default()
+            ..Entry::default()
         };
         Ok(Running {
             name: self.name,
@@ -162,7 +162,7 @@ impl<'a> Door<'a> {
             log,
             receipt: Receipt::default(),
             promise,
-            record,
+            entry,
             warnings,
         })
     }

@@ -9,7 +9,7 @@ use super::failure::not_started;
 use super::measure::{self, Moment};
 use super::placing;
 use super::prepare::{now, prepare};
-use super::registry::{Lock, Record};
+use super::registry::{Entry, Lock};
 use super::sweep::sweep;
 use super::tell;
 use super::terminal::Terminal;
@@ -52,7 +52,7 @@ pub struct Request<'a> {
     pub close_fds: bool,
     /// Standard streams, where they are not the caller's.
     pub stdio: Option<[OwnedFd; 3]>,
-    /// Nobody waits for it: it leads a terminal session of its own, and its record stays for `cgmgr wait`.
+    /// Nobody waits for it: it leads a terminal session of its own, and its entry stays for `cgmgr wait`.
     pub detached: bool,
     /// The terminal that the command is in the foreground of: told when the command is stopped before it is executed.
     pub terminal: Option<&'a Terminal>,
@@ -122,8 +122,8 @@ pub struct Running {
     pub receipt: Receipt,
     /// What that promises.
     pub promise: Promise,
-    /// Its record.
-    pub record: Record,
+    /// Its entry in the registry.
+    pub entry: Entry,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -164,7 +164,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
     for refusal in &spawned.refusals {
         soft(refusal, &request.argv, request.settings, &mut prepared);
     }
-    let mut record = Record {
+    let mut entry = Entry {
         name: prepared.name.to_string(),
         backend: place.backend.name().into(),
         role: request.role.clone(),
@@ -180,13 +180,13 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
             .unconfined()
             .map(|e| e.knob.knob().key.to_owned())
             .collect(),
-        ..Record::default()
+        ..Entry::default()
     };
-    // Where there is a group, it carries the session's identity; a record is for those that have none, and for
+    // Where there is a group, it carries the session's identity; an entry in the registry is for those that have none, and for
     // sessions whose status is fetched later.
     if prepared.lock.is_some() && (prepared.group.is_none() || request.detached) {
-        record.pid_start = process::start_time(spawned.pid);
-        if let Err(error) = place.registry.write(&prepared.name, &record) {
+        entry.pid_start = process::start_time(spawned.pid);
+        if let Err(error) = place.registry.write(&prepared.name, &entry) {
             prepared
                 .warnings
                 .push(format!("cannot keep a record of this session: {error}"));
@@ -207,7 +207,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         log,
         receipt: prepared.receipt,
         promise: prepared.promise,
-        record,
+        entry,
         warnings: prepared.warnings,
     })
 }

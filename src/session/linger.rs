@@ -1,7 +1,7 @@
 //! Stays with what a command left behind in its session, until that has ended too; and the way into the background.
 
 use super::launch::Running;
-use super::registry::{Lock, Record, Registry};
+use super::registry::{Entry, Lock, Registry};
 use super::supervise::remove;
 use super::verdict::Exit;
 use crate::backend::scope::Pin;
@@ -20,8 +20,8 @@ pub struct Left {
     pub group: Option<(Group, GroupPath)>,
     /// What holds its scope open, where it is one.
     pub pin: Option<Pin>,
-    /// Its record.
-    pub record: Record,
+    /// Its entry in the registry.
+    pub entry: Entry,
     /// The exit status of the command that left them; `None` where they were adopted, and no command was.
     pub status: Option<u8>,
 }
@@ -34,14 +34,14 @@ impl Left {
             lock: running.lock,
             group: running.group,
             pin: running.pin,
-            record: running.record,
+            entry: running.entry,
             status: Some(status),
         }
     }
 }
 
 /// Splits off a process that stays with what is left of a session until it is empty, then removes its group. The
-/// session's lock stays with it, and an OOM kill that happens meanwhile goes into its record. `callers` are the caller's
+/// session's lock stays with it, and an OOM kill that happens meanwhile goes into its entry. `callers` are the caller's
 /// signals, where they were changed. Returns in both processes; in the one that stayed there is nothing more to do.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub fn linger(
         lock,
         group,
         pin,
-        mut record,
+        mut entry,
         status,
     } = left;
     let Some((group, path)) = group else { return Ok(()) };
@@ -86,15 +86,15 @@ pub fn linger(
     let late = oom_kills(&group).saturating_sub(before);
     if late > 0 {
         let killed = crate::text::count(late, "process was", "processes were");
-        record.story.push(match status {
+        entry.story.push(match status {
             Some(_) => format!("{name}: {killed} OOM-killed after the command had ended"),
             None => format!(
                 "{name}: {killed} OOM-killed; how the adopted processes ended is theirs to know who started them"
             ),
         });
-        record.status = Some(status.unwrap_or_else(|| Exit::Unknown.status()));
-        record.detached = true;
-        if let Err(error) = registry.write(&name, &record) {
+        entry.status = Some(status.unwrap_or_else(|| Exit::Unknown.status()));
+        entry.detached = true;
+        if let Err(error) = registry.write(&name, &entry) {
             tracing::error!("cannot keep what happened in session {name}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Which sessions are attended, and how the ended ones ended: a lock and a record per session in the runtime
+//! Which sessions are attended, and how the ended ones ended: a lock and an entry per session in the runtime
 //! directory.
 //!
 //! The lock is an flock that the cgmgr process in charge holds as long as it lives, so a free lock means that nobody
@@ -19,8 +19,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Records of ended sessions kept per base; the oldest go first.
-const RECORDS_KEPT: usize = 512;
+/// Entries of ended sessions kept per base; the oldest go first.
+const ENTRIES_KEPT: usize = 512;
 
 /// How often a lock that is held is tried again, and how long after.
 const LOCK_TRIES: u32 = 3;
@@ -65,7 +65,7 @@ pub struct Lock {
 
 /// What is known of a session beside its group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct Entry {
     /// The session's name.
     pub name: String,
     /// `cgroupfs` or `process`.
@@ -86,7 +86,7 @@ pub struct Record {
     /// The process in charge is a program with children of its own: what descends from it is not the session.
     #[serde(default)]
     pub embedded: bool,
-    /// Whether it was detached: then its record stays for `cgmgr wait`.
+    /// Whether it was detached: then its entry stays for `cgmgr wait`.
     #[serde(default)]
     pub detached: bool,
     /// The exit status as `run` would have returned it; `None` while it runs.
@@ -99,13 +99,13 @@ pub struct Record {
     pub unconfined: Vec<String>,
 }
 
-impl Record {
-    /// The record's file.
+impl Entry {
+    /// The entry's file.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The record in a file's text, if it is one.
+    /// The entry in a file's text, if it is one.
     pub fn from_text(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
@@ -163,7 +163,7 @@ impl Registry {
         self.directory.join(format!("{name}.lock"))
     }
 
-    fn record_path(&self, name: &SessionName) -> PathBuf {
+    fn entry_path(&self, name: &SessionName) -> PathBuf {
         self.directory.join(format!("{name}.json"))
     }
 
@@ -244,13 +244,13 @@ impl Registry {
         }
     }
 
-    /// Whether there is a lock or a record of this name.
+    /// Whether there is a lock or an entry of this name.
     fn is_known(&self, name: &SessionName) -> bool {
         let there = |path: PathBuf| fs::access(&path, fs::Access::EXISTS).is_ok();
-        there(self.lock_path(name)) || there(self.record_path(name))
+        there(self.lock_path(name)) || there(self.entry_path(name))
     }
 
-    /// Names of all sessions with a lock or a record, sorted.
+    /// Names of all sessions with a lock or an entry, sorted.
     pub fn names(&self) -> io::Result<Vec<SessionName>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.directory)?.flatten() {
@@ -264,11 +264,11 @@ impl Registry {
         Ok(names)
     }
 
-    /// Writes a session's record, whole or not at all.
-    pub fn write(&self, name: &SessionName, record: &Record) -> io::Result<()> {
-        let path = self.record_path(name);
+    /// Writes a session's entry, whole or not at all.
+    pub fn write(&self, name: &SessionName, entry: &Entry) -> io::Result<()> {
+        let path = self.entry_path(name);
         let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
-        let text = record.to_text();
+        let text = entry.to_text();
         let written = File::create(&temporary)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .and_then(|()| std::fs::rename(&temporary, path));
@@ -278,18 +278,18 @@ impl Registry {
         written
     }
 
-    /// A session's record, if there is one.
-    pub fn read(&self, name: &SessionName) -> Option<Record> {
-        Record::from_text(&std::fs::read_to_string(self.record_path(name)).ok()?)
+    /// A session's entry, if there is one.
+    pub fn read(&self, name: &SessionName) -> Option<Entry> {
+        Entry::from_text(&std::fs::read_to_string(self.entry_path(name)).ok()?)
     }
 
-    /// Forgets a session's record.
+    /// Forgets a session's entry.
     pub fn forget(&self, name: &SessionName) {
-        let _ = std::fs::remove_file(self.record_path(name));
+        let _ = std::fs::remove_file(self.entry_path(name));
     }
 
-    /// Removes what killed processes left: locks that nobody holds, and records that were not finished. Sessions that
-    /// live cost little, and the records of ended ones nothing. Returns the sessions that somebody is in charge of; `own`
+    /// Removes what killed processes left: locks that nobody holds, and entries that were not finished. Sessions that
+    /// live cost little, and the entries of ended ones nothing. Returns the sessions that somebody is in charge of; `own`
     /// is known to be.
     pub fn sweep_debris(&self, own: Option<&SessionName>) -> BTreeSet<SessionName> {
         let mut attended: BTreeSet<SessionName> = own.cloned().into_iter().collect();
@@ -318,7 +318,7 @@ impl Registry {
         attended
     }
 
-    /// Removes the locks of dead sessions, and the oldest records of ended ones beyond what is kept.
+    /// Removes the locks of dead sessions, and the oldest entries of ended ones beyond what is kept.
     pub fn sweep(&self) {
         self.sweep_debris(None);
         let Ok(names) = self.names() else { return };
@@ -326,12 +326,12 @@ impl Registry {
         for name in names {
             // Taking and dropping a free lock removes its file.
             let free = !self.lock_path(&name).exists() || matches!(self.lock(&name), Ok(Some(_)));
-            if free && let Ok(meta) = std::fs::metadata(self.record_path(&name)) {
+            if free && let Ok(meta) = std::fs::metadata(self.entry_path(&name)) {
                 ended.push((meta.mtime(), name));
             }
         }
         ended.sort();
-        let surplus = ended.len().saturating_sub(RECORDS_KEPT);
+        let surplus = ended.len().saturating_sub(ENTRIES_KEPT);
         for (_, name) in &ended[..surplus] {
             self.forget(name);
         }
@@ -542,17 +542,17 @@ mod tests {
     }
 
     #[test]
-    fn a_record_outlives_its_session_and_is_forgotten() {
-        let registry = registry("record");
+    fn an_entry_outlives_its_session_and_is_forgotten() {
+        let registry = registry("entry");
         let name = SessionName::new("a").unwrap();
-        let record = Record {
+        let entry = Entry {
             name: "a".into(),
             status: Some(7),
-            ..Record::default()
+            ..Entry::default()
         };
-        registry.write(&name, &record).unwrap();
+        registry.write(&name, &entry).unwrap();
         registry.sweep();
-        assert_eq!(registry.read(&name), Some(record));
+        assert_eq!(registry.read(&name), Some(entry));
         registry.forget(&name);
         assert_eq!(registry.read(&name), None);
         registry.remove_if_empty();

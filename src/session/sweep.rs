@@ -5,7 +5,7 @@ use crate::host::{BaseKind, SUPERVISOR};
 use crate::kernel::survey;
 use crate::path::SessionName;
 
-/// Removes what killed processes left: locks, unfinished records, and groups of sessions that nobody is in and nobody
+/// Removes what killed processes left: locks, unfinished entries, and groups of sessions that nobody is in and nobody
 /// attends (of a cgmgr that became the command, too). Done while the new session's command runs already. Returns how many
 /// groups there are.
 pub fn sweep(place: &Place, own: &SessionName) -> usize {

@@ -1,7 +1,7 @@
 //! What the parts and the sessions of this machine use now, against which limit. Reads only: nothing is swept, made or
 //! marked, and what vanishes meanwhile is simply not in the result.
 
-use super::registry::{Record, Registry};
+use super::registry::{Entry, Registry};
 use crate::host::Base;
 use crate::kernel::counters::{Pressure, parse_limit, parse_pressure};
 use crate::kernel::{Group, KernelError, Tree, process, survey};
@@ -155,7 +155,7 @@ pub struct SessionView {
     pub status: Option<u8>,
     /// Its command and arguments, cut.
     pub command: Vec<String>,
-    /// The user its command runs as; `None` where that is not recorded.
+    /// The user its command runs as; `None` where that is not known.
     pub uid: Option<u32>,
     /// The cgmgr process in charge, or that was.
     pub supervisor: Option<i32>,
@@ -331,12 +331,12 @@ pub fn sessions(
         }
     }
     for name in registry.map(names).unwrap_or_default() {
-        let record = registry.and_then(|r| r.read(&name)).filter(|r| r.detached);
-        if let Some(record) = record
+        let entry = registry.and_then(|r| r.read(&name)).filter(|r| r.detached);
+        if let Some(entry) = entry
             && !found.contains_key(&name)
-            && record.status.is_some()
+            && entry.status.is_some()
         {
-            found.insert(name, ended(record));
+            found.insert(name, ended(entry));
         }
     }
     Ok(found.into_values().collect())
@@ -346,19 +346,19 @@ pub fn sessions(
 pub fn process_sessions(registry: &Registry) -> Vec<SessionView> {
     let mut found = Vec::new();
     for name in names(registry) {
-        let Some(record) = registry.read(&name) else {
+        let Some(entry) = registry.read(&name) else {
             continue;
         };
         if !registry.is_attended(&name) {
-            if record.detached && record.status.is_some() {
-                found.push(ended(record));
+            if entry.detached && entry.status.is_some() {
+                found.push(ended(entry));
             }
             continue;
         }
-        let tasks = match record.pid.filter(|_| record.embedded) {
-            Some(pid) if process::start_time(pid) == record.pid_start => 1 + process::descendants(pid).len(),
+        let tasks = match entry.pid.filter(|_| entry.embedded) {
+            Some(pid) if process::start_time(pid) == entry.pid_start => 1 + process::descendants(pid).len(),
             Some(_) => 0,
-            None => process::descendants(record.supervisor).len(),
+            None => process::descendants(entry.supervisor).len(),
         };
         found.push(SessionView {
             state: State::Running,
@@ -370,7 +370,7 @@ pub fn process_sessions(registry: &Registry) -> Vec<SessionView> {
                 },
                 ..Use::default()
             },
-            ..ended(record)
+            ..ended(entry)
         });
     }
     found
@@ -380,19 +380,19 @@ fn names(registry: &Registry) -> Vec<SessionName> {
     registry.names().unwrap_or_default()
 }
 
-fn ended(record: Record) -> SessionView {
+fn ended(entry: Entry) -> SessionView {
     SessionView {
-        name: record.name,
-        role: record.role,
+        name: entry.name,
+        role: entry.role,
         group: None,
-        backend: record.backend,
+        backend: entry.backend,
         state: State::Ended,
-        status: record.status,
-        command: record.command,
+        status: entry.status,
+        command: entry.command,
         uid: None,
-        supervisor: Some(record.supervisor),
-        started: Some(record.started),
-        unconfined: record.unconfined,
+        supervisor: Some(entry.supervisor),
+        started: Some(entry.started),
+        unconfined: entry.unconfined,
         set_live: Vec::new(),
         usage: Use::default(),
     }

@@ -126,8 +126,8 @@ impl Target {
                 ),
                 "start it again with other limits; `cgmgr doctor` says what is missing for the cgroupfs backend",
             )),
-            (name, Found::Recorded { record, .. }) => Err(Error::failed(
-                match record.status {
+            (name, Found::Recorded { entry, .. }) => Err(Error::failed(
+                match entry.status {
                     Some(_) => format!("session {name} has ended"),
                     None => format!("session {name} begins or ends just now"),
                 },

@@ -120,12 +120,12 @@ pub fn end(
             patience,
             progress,
         )?),
-        (Found::Recorded { record, .. }, _) if record.status.is_some() => Ok(End {
+        (Found::Recorded { entry, .. }, _) if entry.status.is_some() => Ok(End {
             note: Some("it had ended already".into()),
             ..End::default()
         }),
-        (Found::Process { record, registry } | Found::Recorded { record, registry }, _) => {
-            end::without_group(&name, &record, &registry, how, patience, progress).map_err(|message| {
+        (Found::Process { entry, registry } | Found::Recorded { entry, registry }, _) => {
+            end::without_group(&name, &entry, &registry, how, patience, progress).map_err(|message| {
                 Error::failed(
                     format!("session {name}: {message}"),
                     "run it as the user whose session it is, or as root",

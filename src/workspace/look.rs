@@ -6,7 +6,7 @@ use crate::kernel::{Group, Tree, base, survey};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
 use crate::role::distance;
-use crate::session::registry::{PROCESS_SCOPE, Record, Registry, base_scope};
+use crate::session::registry::{Entry, PROCESS_SCOPE, Registry, base_scope};
 use std::ffi::OsStr;
 
 /// What there is to look at. Nothing of it is made by looking.
@@ -41,14 +41,14 @@ pub enum Found {
     /// One of the process backend that runs.
     Process {
         /// What is known of it.
-        record: Record,
+        entry: Entry,
         /// The registry it is in.
         registry: Registry,
     },
-    /// One that has ended, or whose group is yet to be made or just removed: only a record is left.
+    /// One that has ended, or whose group is yet to be made or just removed: only an entry is left.
     Recorded {
         /// What is known of it.
-        record: Record,
+        entry: Entry,
         /// The registry it is in.
         registry: Registry,
     },
@@ -117,15 +117,15 @@ impl Look {
         for (registry, has_group) in [(&self.registry, true), (&self.process, false)] {
             let Some(registry) = registry else { continue };
             let attended = registry.is_attended(&name);
-            let Some(record) = registry.read(&name) else {
+            let Some(entry) = registry.read(&name) else {
                 continue;
             };
             let registry = registry.clone();
             if attended && !has_group {
-                return Ok((name, Found::Process { record, registry }));
+                return Ok((name, Found::Process { entry, registry }));
             }
-            if attended || record.detached {
-                return Ok((name, Found::Recorded { record, registry }));
+            if attended || entry.detached {
+                return Ok((name, Found::Recorded { entry, registry }));
             }
         }
         Err(self.unknown(&name))

@@ -376,7 +376,7 @@ impl Workspace {
         let (_, found) = look.find(session)?;
         let supervisor = match &found {
             Found::Group { group, .. } => survey::identity(group).map(|identity| identity.supervisor),
-            Found::Process { record, .. } | Found::Recorded { record, .. } => Some(record.supervisor),
+            Found::Process { entry, .. } | Found::Recorded { entry, .. } => Some(entry.supervisor),
         };
         // Whoever is to put it away may be the one that asks.
         let patience = if supervisor == Some(own) {

@@ -1,10 +1,10 @@
 //! Properties: what holds for every value, every text and every plan, tried on random ones. `PROPTEST_CASES` sets how
 //! many are tried, e.g. `PROPTEST_CASES=100000 cargo test properties`.
 
+mod entries;
 mod kernel_files;
 mod names;
 mod plans;
-mod records;
 mod role_files;
 mod values;
 

@@ -3,7 +3,7 @@
 
 use cgmgr::limits::{CoderEnv, Nice, OomScoreAdj, Priorities};
 use cgmgr::plan::identity::Identity;
-use cgmgr::session::registry::Record;
+use cgmgr::session::registry::Entry;
 use proptest::prelude::*;
 
 use super::{odd_text, usual};
@@ -58,7 +58,7 @@ fn identity() -> impl Strategy<Value = Identity> {
         )
 }
 
-fn record() -> impl Strategy<Value = Record> {
+fn entry() -> impl Strategy<Value = Entry> {
     let texts = (odd_text(), odd_text(), proptest::option::of(odd_text()));
     let process = (
         any::<i32>(),
@@ -76,7 +76,7 @@ fn record() -> impl Strategy<Value = Record> {
             story,
             unconfined,
         )| {
-            Record {
+            Entry {
                 name,
                 backend,
                 role,
@@ -104,8 +104,8 @@ proptest! {
     }
 
     #[test]
-    fn a_record_is_read_as_written(record in record()) {
-        prop_assert_eq!(Record::from_text(&record.to_text()), Some(record));
+    fn an_entry_is_read_as_written(entry in entry()) {
+        prop_assert_eq!(Entry::from_text(&entry.to_text()), Some(entry));
     }
 
     #[test]
@@ -114,7 +114,7 @@ proptest! {
         let text = identity.to_text();
         let cut: String = text.chars().take(at.index(text.chars().count())).collect();
         prop_assert_eq!(Identity::from_text(&cut), None);
-        prop_assert_eq!(Record::from_text(&cut), None);
+        prop_assert_eq!(Entry::from_text(&cut), None);
     }
 
     #[test]
