@@ -29,6 +29,7 @@
 //! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
 //! | [`systemd`] | the only code that talks to systemd; `systemd/bus.rs` is the only one that knows D-Bus | decide |
+//! | [`record`] | what was observed: facts with a time, and the summary of a session that is over | do I/O |
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
 //! | [`doctor`] | findings about a host, from facts | do I/O |
@@ -94,6 +95,7 @@ pub mod kernel;
 pub mod limits;
 pub mod path;
 pub mod plan;
+pub mod record;
 pub mod role;
 pub mod session;
 pub mod systemd;

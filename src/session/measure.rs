@@ -3,7 +3,8 @@
 use crate::kernel::counters::{Keyed, parse_limit};
 use crate::kernel::{Group, KernelError, Tree};
 use crate::path::GroupPath;
-use serde::Serialize;
+
+pub use crate::record::Usage;
 
 /// What one group's limit did, by its own (non-hierarchical) events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,25 +86,6 @@ pub fn moment(tree: &Tree, group: &Group, path: &GroupPath, namespaced: bool) ->
         events: group.counters("memory.events")?,
         levels,
     })
-}
-
-/// What a session used.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Most memory held at once, in bytes (`memory.peak`, kernel 5.19 and later).
-    pub memory_peak: Option<u64>,
-    /// CPU time, in microseconds.
-    pub cpu_usec: Option<u64>,
-    /// Time during which it was held back by cpu.max, in microseconds.
-    pub cpu_throttled_usec: Option<u64>,
-    /// Most tasks at once (`pids.peak`, kernel 6.1 and later).
-    pub pids_peak: Option<u64>,
-    /// Times a fork was refused by pids.max.
-    pub pids_refused: Option<u64>,
-    /// Times it was slowed down for being over memory.high.
-    pub memory_high_events: Option<u64>,
-    /// From start to end, in microseconds.
-    pub wall_usec: u64,
 }
 
 /// Reads what a session used so far.

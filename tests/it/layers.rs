@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("text", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
@@ -16,6 +16,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("plan", &["text", "path", "host", "limits"]),
     ("kernel", &["text", "path", "host", "limits", "plan"]),
     ("systemd", &["text", "path", "host", "limits", "plan", "kernel"]),
+    ("record", &["text", "kernel"]),
     (
         "backend",
         &["text", "path", "host", "limits", "plan", "kernel", "systemd"],
@@ -23,15 +24,15 @@ const LAYERS: [(&str, &[&str]); 15] = [
     (
         "session",
         &[
-            "text", "path", "host", "limits", "plan", "kernel", "systemd", "backend",
+            "text", "path", "host", "limits", "plan", "kernel", "systemd", "record", "backend",
         ],
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
     (
         "workspace",
         &[
-            "text", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd", "backend",
-            "session",
+            "text", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd", "record",
+            "backend", "session",
         ],
     ),
     (
@@ -46,6 +47,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "plan",
             "systemd",
             "kernel",
+            "record",
             "backend",
             "session",
             "doctor",
