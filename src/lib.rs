@@ -30,6 +30,7 @@
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
 //! | [`systemd`] | the only code that talks to systemd; `systemd/bus.rs` is the only one that knows D-Bus | decide |
 //! | [`record`] | what was observed: facts with a time, and the summary of a session that is over | do I/O |
+//! | [`store`] | records on disk: appended by many, bounded, nothing lost by a kill | decide |
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
 //! | [`doctor`] | findings about a host, from facts | do I/O |
@@ -98,6 +99,7 @@ pub mod plan;
 pub mod record;
 pub mod role;
 pub mod session;
+pub mod store;
 pub mod systemd;
 pub mod text;
 pub mod workspace;

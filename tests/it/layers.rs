@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("text", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("kernel", &["text", "path", "host", "limits", "plan"]),
     ("systemd", &["text", "path", "host", "limits", "plan", "kernel"]),
     ("record", &["text", "kernel"]),
+    ("store", &["text", "path", "record"]),
     (
         "backend",
         &["text", "path", "host", "limits", "plan", "kernel", "systemd"],
@@ -24,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     (
         "session",
         &[
-            "text", "path", "host", "limits", "plan", "kernel", "systemd", "record", "backend",
+            "text", "path", "host", "limits", "plan", "kernel", "systemd", "record", "store", "backend",
         ],
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
@@ -32,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
         "workspace",
         &[
             "text", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd", "record",
-            "backend", "session",
+            "store", "backend", "session",
         ],
     ),
     (
@@ -48,6 +49,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "systemd",
             "kernel",
             "record",
+            "store",
             "backend",
             "session",
             "doctor",
