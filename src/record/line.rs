@@ -1,5 +1,6 @@
 //! A record as a line for people. Pure.
 
+use super::words::limit_reached;
 use super::{Count, Fact, OomKill, Record, StallAction};
 use crate::text::{bytes, count, duration_us, escape, time};
 
@@ -122,21 +123,7 @@ fn oom_kill(oom: &OomKill) -> String {
             count(oom.kills, "process was", "processes were")
         ),
     };
-    let limit = oom
-        .limit
-        .map(|limit| format!(" {}", bytes(limit)))
-        .unwrap_or_default();
-    let why = match oom.level.as_str() {
-        "session" => format!("memory_max{limit} of the session reached"),
-        "inner" => "a limit that the session itself had set was reached".into(),
-        "ceiling" => format!(
-            "memory.max{limit} of {} reached",
-            oom.limited_group.as_deref().unwrap_or("a group above")
-        ),
-        "global" => "the machine ran out of memory".into(),
-        "systemd-oomd" => "by systemd-oomd".into(),
-        _ => "a limit outside this container was reached, or the machine ran out of memory".into(),
-    };
+    let why = limit_reached(&oom.hit());
     let rest = match oom.whole_group {
         true => format!("; the whole group, {}", count(oom.kills, "process", "processes")),
         false => String::new(),

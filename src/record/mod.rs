@@ -7,6 +7,7 @@
 pub mod line;
 pub mod scene;
 pub mod summary;
+pub mod words;
 
 pub use scene::Scene;
 pub use summary::{Declared, Exited, OomKill, Usage};

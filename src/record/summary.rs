@@ -1,6 +1,7 @@
 //! What is kept of a session when it is over, and of an OOM kill in it. Pure.
 
 use super::scene::Scene;
+use super::words::Hit;
 use crate::kernel::kmsg::Victim;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,9 +34,6 @@ pub struct OomKill {
     /// What was to be seen in the session then.
     #[serde(default)]
     pub scene: Scene,
-    /// What is said about it to people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub story: String,
 }
 
 /// A session's limits as they were declared, by knob, and where.
@@ -50,6 +48,9 @@ pub struct Declared {
     /// The role's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_file: Option<String>,
+    /// Knobs that were given by flags, or by `cgmgr set`, and not by the role.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
 }
 
 /// A session is over: what it was, how it ended, and what it used. Advice is built on this.
@@ -87,6 +88,17 @@ pub struct Exited {
     /// What was said about its end, a sentence or two each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub story: Vec<String>,
+}
+
+impl OomKill {
+    /// The limit that was hit.
+    pub fn hit(&self) -> Hit<'_> {
+        Hit {
+            level: &self.level,
+            group: self.limited_group.as_deref(),
+            limit: self.limit,
+        }
+    }
 }
 
 impl Exited {

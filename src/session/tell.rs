@@ -3,8 +3,8 @@
 
 use super::account::Ended;
 use super::verdict::{Cause, Exit, Oom};
-use crate::kernel::kmsg::Victim;
 use crate::plan::receipt::Receipt;
+use crate::record::words::{self, held};
 use crate::text::{bytes, count, duration_us};
 
 /// What the words are about.
@@ -92,53 +92,16 @@ fn processes_killed(oom: &Oom) -> String {
     format!("{} OOM-killed", count(oom.kills, "process was", "processes were"))
 }
 
-fn held(victim: &Victim) -> String {
-    format!("{} pid {} held {}", victim.comm, victim.pid, bytes(victim.anon))
-}
-
 fn limit_reached(oom: &Oom) -> String {
-    let limit = oom.limit.map(|l| format!(" {}", bytes(l))).unwrap_or_default();
-    match &oom.cause {
-        Cause::Session => format!("memory_max{limit} reached"),
-        Cause::Inner => "a memory limit that the session itself had set was reached".into(),
-        Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
-            format!("all sessions together reached the ceiling workloads.memory_max{limit}")
-        }
-        Cause::Above(group) if group.is_root() => {
-            format!("this container's own memory.max{limit} was reached")
-        }
-        Cause::Above(group) => format!("memory.max{limit} of {group} reached"),
-        Cause::Outside => {
-            "a limit outside this container was reached, or the machine ran out of memory".into()
-        }
-        Cause::Global => "the machine ran out of memory".into(),
-        Cause::SystemdOomd => "systemd-oomd ended it for memory pressure or swap use".into(),
-    }
+    words::limit_reached(&oom.hit())
 }
 
 fn advice(about: &About<'_>, oom: &Oom) -> String {
-    match &oom.cause {
-        Cause::Session if oom.limit.is_some_and(|hit| was_changed(about, hit)) => format!(
-            "That limit was set while it ran: raise it with `cgmgr set {} memory_max=…`, or build with fewer jobs.",
-            about.session
-        ),
-        Cause::Session => format!("Raise {} or build with fewer jobs.", about.memory_max_from),
-        Cause::Inner => "Raise that limit, or take it away.".into(),
-        Cause::Above(group) if group.name() == Some(crate::host::WORKLOADS_SLICE) => {
-            "Run fewer sessions at once, give each a lower memory_max, or raise workloads.memory_max.".into()
+    match oom.limit {
+        Some(hit) if oom.cause == Cause::Session && was_changed(about, hit) => {
+            words::advice_of_set_limit(about.session)
         }
-        Cause::Above(group) if group.is_root() => {
-            "Give the container more memory, or workloads a memory_max below the container's.".into()
-        }
-        Cause::Above(group) => format!("Raise memory.max of {group}, or run less below it."),
-        Cause::Outside => "Give workloads a memory_max below what the container may have.".into(),
-        Cause::Global => {
-            "Give workloads a memory_max below the machine's memory: `cgmgr doctor` says if it has one."
-                .into()
-        }
-        Cause::SystemdOomd => {
-            "`oomctl` shows what it watches; ManagedOOMPreference= of the unit exempts it.".into()
-        }
+        _ => words::advice(&oom.hit(), about.memory_max_from),
     }
 }
 
@@ -220,6 +183,7 @@ pub fn unconfined(receipt: &Receipt) -> Vec<String> {
 mod tests {
     use super::super::measure::Usage;
     use super::*;
+    use crate::kernel::kmsg::Victim;
     use crate::path::GroupPath;
 
     fn about() -> About<'static> {

@@ -8,6 +8,8 @@
 use super::measure::Moment;
 use crate::kernel::kmsg::{Incident, OomLog, Victim};
 use crate::path::GroupPath;
+use crate::record::OomKill;
+use crate::record::words::Hit;
 use serde::Serialize;
 
 /// The signal of `kill -9`, and of the OOM killer.
@@ -83,6 +85,37 @@ pub struct Oom {
     pub unseen: u64,
     /// Whether the command itself was among the victims.
     pub took_command: bool,
+}
+
+impl Oom {
+    /// The limit that was hit.
+    pub fn hit(&self) -> Hit<'_> {
+        Hit {
+            level: self.cause.name(),
+            group: match &self.cause {
+                Cause::Above(group) => Some(group.as_str()),
+                _ => None,
+            },
+            limit: self.limit,
+        }
+    }
+}
+
+impl From<&Oom> for OomKill {
+    fn from(oom: &Oom) -> Self {
+        let hit = oom.hit();
+        Self {
+            level: hit.level.to_owned(),
+            limited_group: hit.group.map(str::to_owned),
+            limit: hit.limit,
+            kills: oom.kills,
+            total: oom.kills,
+            whole_group: oom.whole_group,
+            took_command: Some(oom.took_command),
+            victims: oom.victims.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What is known from outside the counters.
@@ -236,13 +269,11 @@ pub struct OomReport {
 
 impl From<&Oom> for OomReport {
     fn from(oom: &Oom) -> Self {
+        let hit = oom.hit();
         Self {
             level: oom.cause.name(),
-            group: match &oom.cause {
-                Cause::Above(group) => Some(group.to_string()),
-                _ => None,
-            },
-            limit: oom.limit,
+            group: hit.group.map(str::to_owned),
+            limit: hit.limit,
             kills: oom.kills,
             whole_group: oom.whole_group,
             took_command: oom.took_command,
