@@ -87,7 +87,6 @@ fn attend(args: &EnterArgs, global: &Global) -> Result<u8, LaunchError> {
             context::say(tell::oom_goes_on(&about, oom));
         },
         kill_left: false,
-        usage: false,
     }
     .watch(&mut running);
     story(&running, &ended, (&memory_max_from, memory_max), told)

@@ -9,6 +9,7 @@ use crate::path::SessionName;
 use crate::role::{Diagnostic, Role};
 use crate::session::launch::{self, FailureKind, LaunchError, Place, Request, Running};
 use crate::session::linger::{Left, into_background, linger};
+use crate::session::records;
 use crate::session::signals::Signals;
 use crate::session::supervise::{self, Ended, Supervisor};
 use crate::session::tell::{self, About};
@@ -305,7 +306,6 @@ fn watch(
         terminal,
         on_oom: &mut |oom| say(&tell::oom_goes_on(&about, oom)),
         kill_left: ready.args.kill_leftover,
-        usage: ready.args.summary || ready.args.report.is_some(),
     }
     .watch(running)
 }
@@ -342,15 +342,27 @@ fn finish(
     told.iter().for_each(context::say);
     notes.extend(ended.warnings.iter().cloned());
     write_report(report, &report::of_session(&running, &ended, notes, &told));
-    if let Err(message) = put_away(ready, running, &ended, signals) {
+    if let Err(message) = put_away(ready, running, &ended, &told, signals) {
         context::warn(message);
     }
     status
 }
 
-/// Removes the session's group, or leaves a process with what lives on in it.
-fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended, signals: &Signals) -> Result<(), String> {
+/// Writes the record of the session's end and removes its group, or leaves a process with what lives on in it.
+fn put_away(
+    ready: &Ready<'_>,
+    mut running: Running,
+    ended: &Ended,
+    told: &[String],
+    signals: &Signals,
+) -> Result<(), String> {
     let registry = &ready.place.registry;
+    if ended.left.is_empty() || running.group.is_none() {
+        records::over(&mut running, ended, told);
+    }
+    if let Some(failure) = running.records.failure() {
+        context::warn(failure);
+    }
     let (Some(tree), Some((_, path))) = (&ready.place.tree, &running.group) else {
         if running.lock.is_some() && !running.entry.detached {
             registry.forget(&running.name);
@@ -360,7 +372,7 @@ fn put_away(ready: &Ready<'_>, running: Running, ended: &Ended, signals: &Signal
     if ended.left.is_empty() {
         return supervise::remove(tree, path);
     }
-    let left = Left::by(running, ended.exit.status());
+    let left = Left::by(running, ended, told);
     linger(left, tree, registry, Some(&signals.callers))
 }
 
@@ -498,11 +510,11 @@ fn stay(ready: Ready<'_>, mut report: Option<File>, mut writer: File) {
     notes.extend(ended.warnings.iter().cloned());
     write_report(&mut report, &report::of_session(&running, &ended, &notes, &told));
     running.entry.status = Some(ended.exit.status());
-    running.entry.story = told;
+    running.entry.story.clone_from(&told);
     if let Err(error) = ready.place.registry.write(&running.name, &running.entry) {
         tracing::error!("cannot keep the status of session {}: {error}", running.name);
     }
-    if let Err(message) = put_away(&ready, running, &ended, &signals) {
+    if let Err(message) = put_away(&ready, running, &ended, &told, &signals) {
         tracing::error!("{message}");
     }
 }

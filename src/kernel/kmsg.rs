@@ -4,10 +4,12 @@
 //! rate-limited (mm/oom_kill.c, `oom_rs`). So a victim is known for certain by the second line or by its pid, and
 //! otherwise it is not known.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// A process that the OOM killer ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +148,15 @@ impl KernelLog {
         )?;
         rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))?;
         Ok(Self { fd })
+    }
+
+    /// Waits until there is more of it, at most so long.
+    pub fn wait(&self, at_most: Duration) {
+        let limit = Timespec {
+            tv_sec: at_most.as_secs() as i64,
+            tv_nsec: i64::from(at_most.subsec_nanos()),
+        };
+        let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&limit));
     }
 
     /// Everything said about OOM kills since the last call.

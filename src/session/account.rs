@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const GROUP_KILL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long processes may take to follow the command that was their reason, before they count as left over.
 pub(super) const STRAGGLERS: Duration = Duration::from_millis(200);
+/// How long a record of an OOM kill waits for the name of who was killed.
+const LOG_SOON: Duration = Duration::from_millis(10);
 /// How long the kernel log may lag behind the counters.
 const LOG_LAG: Duration = Duration::from_millis(300);
 
@@ -33,7 +35,9 @@ pub struct Ended {
     /// The group, and with it the counters, was gone before they could be read: whether there was an OOM kill is not
     /// known.
     pub oom_unknown: bool,
-    /// What it used. Only the time, where nobody wanted the rest and there was no OOM kill.
+    /// What the kernel has counted of OOM kills in it, the same one twice at times ([`Oom::kills`] has them once).
+    pub counted_kills: u64,
+    /// What it used.
     pub usage: Usage,
     /// Processes that live on in the session: pid and comm.
     pub left: Vec<(i32, String)>,
@@ -48,6 +52,7 @@ impl Ended {
             exit,
             oom: None,
             oom_unknown: false,
+            counted_kills: 0,
             usage: Usage {
                 wall_usec: wall(running),
                 ..Usage::default()
@@ -123,8 +128,6 @@ pub struct Account<'a> {
     pub namespaced: bool,
     /// End what is left when the command has ended.
     pub kill_left: bool,
-    /// Read what the session used.
-    pub usage: bool,
     /// Collects what has ended of the session, as far as it is the caller's to wait for.
     pub reap: &'a dyn Fn(&mut Known),
 }
@@ -135,6 +138,9 @@ impl Account<'_> {
         let kills = known.kills().unwrap_or(0);
         if known.looks.notice(kills, running.since.elapsed()) {
             note_victims(running, known);
+        }
+        if running.records.is_news(kills) {
+            self.record(running, known, kills);
         }
         if !known.looks.is_due(running.since.elapsed()) {
             return;
@@ -149,6 +155,28 @@ impl Account<'_> {
             on_oom(&oom);
         } else {
             known.looks.unclear(running.since.elapsed());
+        }
+    }
+
+    /// Records an OOM kill at once. The kernel counts it a little before its log names who was killed.
+    fn record(&self, running: &mut Running, known: &mut Known, kills: u64) {
+        let since = Instant::now();
+        let oom = loop {
+            note_victims(running, known);
+            let Some((Some(oom), _)) = self.account(running, known) else {
+                return;
+            };
+            let Some(log) = running
+                .log
+                .as_ref()
+                .filter(|_| oom.unseen > 0 && since.elapsed() < LOG_SOON)
+            else {
+                break oom;
+            };
+            log.wait(LOG_SOON);
+        };
+        if let Some((group, _)) = &running.group {
+            running.records.oom(&oom, kills, group);
         }
     }
 
@@ -207,9 +235,10 @@ impl Account<'_> {
         known.oomd = oomd.is_some_and(|v| !matches!(v.trim(), "" | "0"));
         let kills = known.kills();
         ended.oom_unknown = known.events.is_some() && kills.is_none();
+        ended.counted_kills = kills.unwrap_or(0);
         if kills.unwrap_or(0) > 0 || known.oomd {
             self.explain(running, known, ended);
-        } else if self.usage {
+        } else {
             ended.usage = measure::usage(group, wall(running));
         }
         if let Some((group, _)) = &running.group

@@ -15,8 +15,9 @@ use super::linger::Left;
 use super::movable::{Refusal, Rules, unit_of};
 use super::moving::{self, Fate};
 use super::place::Place;
-use super::prepare::{self, Prepared, Tenant, now};
+use super::prepare::{self, Prepared, Tenant};
 use super::promise;
+use super::records::Records;
 use super::registry::Entry;
 use super::sweep::sweep;
 use crate::kernel::held::{self, Held};
@@ -187,6 +188,14 @@ pub fn adopt(adoption: &Adoption<'_>, place: &Place) -> Result<Adopted, Vec<Laun
             name: prepared.name.clone(),
             pin: prepared.pin.take(),
             lock: prepared.lock.take(),
+            records: Records::begin(
+                place.store.clone(),
+                &prepared.name,
+                Some(&group),
+                &entry,
+                adoption.settings,
+            ),
+            ended: None,
             group: Some((group, path.clone())),
             entry,
             status: None,
@@ -692,7 +701,10 @@ fn entry(request: &Request<'_>, prepared: &Prepared<'_>, place: &Place) -> Entry
         role: request.role.clone(),
         command: super::command::shown(&request.argv),
         supervisor: std::process::id() as i32,
-        started: now(),
+        started: prepared.started,
+        uid: None,
+        role_file: request.role_file.clone(),
+        flags: request.overrides.iter().map(|(knob, _)| knob.clone()).collect(),
         unconfined: prepared
             .receipt
             .unconfined()

@@ -3,13 +3,16 @@
 //! A session with a group is ended by the kernel (`cgroup.kill`: recursive, and no fork escapes it). One without is what
 //! descends from its supervisor, which adopts every orphan of it; that is killed again and again until nothing is left.
 
+use super::records;
 use super::registry::{Entry, Registry};
 use crate::backend::cgroupfs::{self, PROGRESS, Progress};
 use crate::kernel::error::Doing;
 use crate::kernel::{Group, KernelError, Tree, process};
 use crate::path::{GroupPath, SessionName};
+use crate::store::{Directory, Store};
 use rustix::io::Errno;
 use rustix::process::Signal;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long processes have to end after SIGTERM.
@@ -170,6 +173,8 @@ fn put_away(
             None => return Ok(Some("its group is left to the cgmgr in charge of it".into())),
         };
         if let Some(_held) = free {
+            let store = Directory::of_caller().map(|directory| Arc::new(Store::new(directory)));
+            records::bury(store.as_ref(), name, group);
             return Ok(remove(tree, path)
                 .err()
                 .map(|e| format!("its group is left: {e}")));

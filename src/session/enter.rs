@@ -10,6 +10,7 @@ use super::failure::LaunchError;
 use super::launch::{Running, Start};
 use super::measure;
 use super::promise;
+use super::records::Records;
 use super::registry::Entry;
 use super::terminal::Terminal;
 use super::user::User;
@@ -163,6 +164,8 @@ impl<'a> Door<'a> {
             receipt: Receipt::default(),
             promise,
             entry,
+            // Whoever is in charge of the session writes its records.
+            records: Records::default(),
             warnings,
         })
     }

@@ -8,7 +8,8 @@ use super::command;
 use super::failure::not_started;
 use super::measure::{self, Moment};
 use super::placing;
-use super::prepare::{now, prepare};
+use super::prepare::prepare;
+use super::records::Records;
 use super::registry::{Entry, Lock};
 use super::sweep::sweep;
 use super::tell;
@@ -124,6 +125,8 @@ pub struct Running {
     pub promise: Promise,
     /// Its entry in the registry.
     pub entry: Entry,
+    /// What it leaves in the store.
+    pub records: Records,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -172,7 +175,15 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         supervisor: std::process::id() as i32,
         pid: Some(spawned.pid),
         pid_start: None,
-        started: now(),
+        started: prepared.started,
+        uid: Some(
+            request
+                .user
+                .as_ref()
+                .map_or(place.host.euid, |user| user.identity.uid),
+        ),
+        role_file: request.role_file.clone(),
+        flags: request.overrides.iter().map(|(knob, _)| knob.clone()).collect(),
         detached: request.detached,
         embedded: request.embedded,
         unconfined: prepared
@@ -192,6 +203,20 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
                 .push(format!("cannot keep a record of this session: {error}"));
         }
     }
+    // A command that stays in another session is no session of its own.
+    let records = match prepared.lock {
+        Some(_) => {
+            let group = prepared.group.as_ref().map(|(group, _)| group);
+            Records::begin(
+                place.store.clone(),
+                &prepared.name,
+                group,
+                &entry,
+                request.settings,
+            )
+        }
+        None => Records::default(),
+    };
     if place.is_time_to_sweep() {
         place.swept(sweep(place, &prepared.name));
     }
@@ -208,6 +233,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
         receipt: prepared.receipt,
         promise: prepared.promise,
         entry,
+        records,
         warnings: prepared.warnings,
     })
 }

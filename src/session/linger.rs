@@ -1,13 +1,17 @@
 //! Stays with what a command left behind in its session, until that has ended too; and the way into the background.
 
+use super::account::Ended;
 use super::launch::Running;
+use super::measure;
+use super::records::{self, Records};
 use super::registry::{Entry, Lock, Registry};
 use super::supervise::remove;
-use super::verdict::Exit;
+use super::verdict::{Exit, Oom};
 use crate::backend::scope::Pin;
 use crate::kernel::sys::{self, CallersSignals};
 use crate::kernel::{Group, Tree};
 use crate::path::{GroupPath, SessionName};
+use crate::record::Exited;
 use std::time::Duration;
 
 /// A session whose processes nobody waits for.
@@ -24,18 +28,24 @@ pub struct Left {
     pub entry: Entry,
     /// The exit status of the command that left them; `None` where they were adopted, and no command was.
     pub status: Option<u8>,
+    /// What it leaves in the store.
+    pub records: Records,
+    /// What is to be recorded of its command's end, and its OOM kills until then.
+    pub ended: Option<(Exited, Option<Oom>)>,
 }
 
 impl Left {
-    /// What the command of `running` left behind when it ended with `status`.
-    pub fn by(running: Running, status: u8) -> Self {
+    /// What the command of `running` left behind when it ended.
+    pub fn by(running: Running, ended: &Ended, story: &[String]) -> Self {
         Self {
+            ended: Some((records::of_running(&running, ended, story), ended.oom.clone())),
             name: running.name,
             lock: running.lock,
             group: running.group,
             pin: running.pin,
             entry: running.entry,
-            status: Some(status),
+            status: Some(ended.exit.status()),
+            records: running.records,
         }
     }
 }
@@ -60,6 +70,8 @@ pub fn linger(
         pin,
         mut entry,
         status,
+        mut records,
+        ended,
     } = left;
     let Some((group, path)) = group else { return Ok(()) };
     match sys::fork() {
@@ -83,7 +95,8 @@ pub fn linger(
     // What happened before its command ended has been told; of adopted processes nothing has.
     let before = status.map_or(0, |_| oom_kills(&group));
     while group.wait_empty(Duration::from_secs(3600)).is_err() {}
-    let late = oom_kills(&group).saturating_sub(before);
+    let kills = oom_kills(&group);
+    let late = kills.saturating_sub(before);
     if late > 0 {
         let killed = crate::text::count(late, "process was", "processes were");
         entry.story.push(match status {
@@ -98,6 +111,14 @@ pub fn linger(
             tracing::error!("cannot keep what happened in session {name}: {error}");
         }
     }
+    let usage = measure::usage(&group, records::now_usec().saturating_sub(records.started_usec));
+    let (exited, oom) = match ended {
+        Some(ended) => ended,
+        None => (records::of_entry(&entry), None),
+    };
+    let exited = Exited { usage, ..exited };
+    let oom = oom.or_else(|| records::unwatched(&group, kills));
+    records.exited(exited, oom.as_ref(), kills);
     if let Err(error) = remove(tree, &path) {
         tracing::error!("cannot remove session {name}: {error}");
     }

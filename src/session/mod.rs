@@ -24,6 +24,7 @@ mod placing;
 mod prepare;
 mod promise;
 pub mod protect;
+pub mod records;
 pub mod registry;
 pub mod relimit;
 mod reserve;

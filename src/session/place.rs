@@ -7,10 +7,11 @@ use crate::kernel::{Group, KernelError, Tree, disks, process};
 use crate::limits::{KnobId, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
+use crate::store::{Directory, Store};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A sweep is due after this many launches at the earliest.
 const SWEEP_AT_LEAST: usize = 16;
@@ -25,6 +26,8 @@ pub struct Place {
     pub tree: Option<Tree>,
     /// Who is in charge of which session.
     pub registry: Registry,
+    /// Where records are put; none where nothing says where a user's home is.
+    pub store: Option<Arc<Store>>,
     /// Launches until it is time to sweep again.
     sweep_in: AtomicUsize,
     /// Control files that groups of sessions are known to have.
@@ -58,6 +61,7 @@ impl Place {
             backend,
             tree,
             registry,
+            store: Directory::of_caller().map(|directory| Arc::new(Store::new(directory))),
             sweep_in: AtomicUsize::new(0),
             files: Mutex::default(),
         })

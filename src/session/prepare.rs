@@ -29,6 +29,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// A session that is ready for its first process.
 pub(super) struct Prepared<'a> {
     pub(super) name: SessionName,
+    /// When it begins, in seconds since 1970, as its group's mark has it.
+    pub(super) started: u64,
     pub(super) lock: Option<Lock>,
     pub(super) group: Option<(Group, GroupPath)>,
     pub(super) fs: Option<Cgroupfs<'a>>,
@@ -204,6 +206,7 @@ pub(super) fn in_group<'a>(
     let promise = promise::of(tree, &path, user, place.host.euid);
     Ok(Prepared {
         name,
+        started: identity.started,
         lock: Some(lock),
         group: Some((group, path)),
         fs: Some(fs),
@@ -338,6 +341,7 @@ fn without_group<'a>(request: &Request<'_>, place: &Place) -> Result<Prepared<'a
     let promise = Promise::None;
     Ok(Prepared {
         name,
+        started: now(),
         lock: Some(lock),
         group: None,
         fs: None,
@@ -361,6 +365,7 @@ fn inside<'a>(request: &Request<'_>, place: &Place, outer: &SessionName) -> Prep
     let warnings = vec![format!("already inside session {outer}: the command stays in it")];
     Prepared {
         name: outer.clone(),
+        started: now(),
         lock: None,
         group: None,
         fs: None,

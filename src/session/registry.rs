@@ -97,6 +97,15 @@ pub struct Entry {
     /// Knobs that are not enforced.
     #[serde(default)]
     pub unconfined: Vec<String>,
+    /// The user that its command runs as.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// The role's file, as it was named.
+    #[serde(default)]
+    pub role_file: Option<String>,
+    /// Knobs that were given by flags.
+    #[serde(default)]
+    pub flags: Vec<String>,
 }
 
 impl Entry {
@@ -226,16 +235,23 @@ impl Registry {
         }
     }
 
-    /// Takes charge of a free name `<stem>-<n>` for which `taken` says no; of `<stem>-1` where all are free.
+    /// Takes charge of a free name `<stem>-<n>` for which `taken` and `kept` say no; of `<stem>-1` where all are free. There
+    /// may be very many that are kept.
     pub fn lock_numbered(
         &self,
         stem: &SessionName,
         taken: &dyn Fn(&SessionName) -> bool,
+        kept: &dyn Fn(&SessionName) -> bool,
     ) -> io::Result<(SessionName, Lock)> {
-        let mut n = first_free(&|n| self.is_known(&stem.numbered(n)));
+        let mut n = first_free(&|n| {
+            let name = stem.numbered(n);
+            self.is_known(&name) || kept(&name)
+        });
+        let first = n;
         loop {
             let name = stem.numbered(n);
             if !taken(&name)
+                && (n == first || !kept(&name))
                 && let Some(lock) = self.lock(&name)?
             {
                 return Ok((name, lock));
@@ -486,11 +502,14 @@ mod tests {
     fn numbered_names_go_up() {
         let registry = registry("numbered");
         let stem = SessionName::new("rust").unwrap();
-        let (one, _held1) = registry.lock_numbered(&stem, &|_| false).unwrap();
+        let (one, _held1) = registry.lock_numbered(&stem, &|_| false, &|_| false).unwrap();
         let (two, _held2) = registry
-            .lock_numbered(&stem, &|n| n.as_str() == "rust-2")
+            .lock_numbered(&stem, &|n| n.as_str() == "rust-2", &|_| false)
             .unwrap();
         assert_eq!((one.as_str(), two.as_str()), ("rust-1", "rust-3"));
+        let kept = |n: &SessionName| matches!(n.as_str(), "rust-2" | "rust-4" | "rust-5");
+        let (next, _held3) = registry.lock_numbered(&stem, &|_| false, &kept).unwrap();
+        assert_eq!(next.as_str(), "rust-6");
         std::fs::remove_dir_all(&registry.directory).unwrap();
     }
 

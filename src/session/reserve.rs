@@ -3,6 +3,7 @@
 use super::failure::LaunchError;
 use super::launch::Request;
 use super::place::Place;
+use super::records;
 use super::registry::Lock;
 use crate::host::Base;
 use crate::kernel::{Group, KernelError, Tree, survey};
@@ -98,12 +99,25 @@ pub(super) fn reserve(
     };
     let Some(name) = &request.name else {
         let names = beside.names()?;
+        let kept = place.store.as_ref().map(|store| store.kept());
         let taken = |name: &SessionName| beside.has(name, &names);
+        let is_kept = |name: &SessionName| kept.as_ref().is_some_and(|kept| kept.has(name));
         return place
             .registry
-            .lock_numbered(&request.stem, &taken)
+            .lock_numbered(&request.stem, &taken, &is_kept)
             .map_err(registry);
     };
+    if let Some(store) = &place.store
+        && store.kept().has(name)
+    {
+        return Err(LaunchError::new(
+            format!("session {name} was OOM-killed, and what is known of it is kept"),
+            format!(
+                "`cgmgr oom {name}` tells what happened, `cgmgr forget {name}` gives the name free; with \
+                 oom.preserve_state = false in the role nothing is kept"
+            ),
+        ));
+    }
     let in_use =
         |what: String| LaunchError::new(what, "choose another name; `cgmgr status` lists the sessions");
     // Whoever sweeps, or looks who is in charge, holds the lock for a moment, which is long on a busy machine. Who has
@@ -135,6 +149,7 @@ pub(super) fn reserve(
                 "session name {name} is in use by processes whose cgmgr is gone"
             )));
         }
+        records::bury(place.store.as_ref(), name, &group);
         let directory = group.path().rsplit('/').next().unwrap_or_default();
         parent.as_ref().remove_session(directory)?;
     }

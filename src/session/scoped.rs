@@ -93,6 +93,7 @@ pub(super) fn in_scope<'a>(
     }
     Ok(Prepared {
         name,
+        started: identity.started,
         lock: Some(lock),
         group: Some((group, path)),
         fs: Some(fs),

@@ -33,8 +33,6 @@ pub struct Supervisor<'a> {
     pub on_oom: &'a mut dyn FnMut(&Oom),
     /// End what is left when the command has ended.
     pub kill_left: bool,
-    /// Read what the session used.
-    pub usage: bool,
 }
 
 impl Supervisor<'_> {
@@ -47,7 +45,6 @@ impl Supervisor<'_> {
             tree: self.tree,
             namespaced: self.namespaced,
             kill_left: self.kill_left,
-            usage: self.usage,
             reap: &reap,
         };
         let mut known = Known::of(running);

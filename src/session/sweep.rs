@@ -1,6 +1,7 @@
 //! Removes what a killed cgmgr left behind.
 
 use super::place::Place;
+use super::records;
 use crate::host::{BaseKind, SUPERVISOR};
 use crate::kernel::survey;
 use crate::path::SessionName;
@@ -50,9 +51,13 @@ pub fn sweep(place: &Place, own: &SessionName) -> usize {
             && !made_by_another()
             && let Ok(Some(_held)) = place.registry.lock(&name)
             && empty()
-            && let Err(error) = parent.remove_session(directory)
         {
-            tracing::warn!("{error}");
+            if let Ok(group) = parent.child(directory) {
+                records::bury(place.store.as_ref(), &name, &group);
+            }
+            if let Err(error) = parent.remove_session(directory) {
+                tracing::warn!("{error}");
+            }
         }
     }
     directories.len()

@@ -204,6 +204,7 @@ mod tests {
             exit,
             oom: Some(oom),
             oom_unknown: false,
+            counted_kills: 1,
             usage,
             left: Vec::new(),
             warnings: Vec::new(),

@@ -14,6 +14,7 @@ use crate::session::end;
 use crate::session::launch::{Request, Running, launch};
 use crate::session::measure::Usage;
 use crate::session::place::Place;
+use crate::session::records;
 use crate::session::registry::Lock;
 use crate::session::tell::{self, About};
 use crate::session::user::User;
@@ -330,7 +331,6 @@ impl Session {
             tree: place.tree.as_ref(),
             namespaced: place.is_namespaced(),
             kill_left: self.kill_leftover,
-            usage: true,
             // What else has ended of the session is not this process's to wait for.
             reap: &|_| {},
         };
@@ -359,6 +359,9 @@ impl Session {
         if !ended.left.is_empty() {
             story.push(tell::left_over(&about, &ended.left, true));
         }
+        if ended.left.is_empty() {
+            records::over(running, &ended, &story);
+        }
         // Nothing of it is needed any more but what it was called.
         self.known = Known::default();
         let (lock, group) = (running.lock.take(), running.group.take());
@@ -367,6 +370,7 @@ impl Session {
             lock,
             group,
             command: None,
+            is_recorded: ended.left.is_empty(),
         };
         workspace.take_on(tended);
         let ended = Ended {
@@ -397,6 +401,7 @@ impl Drop for Session {
                 lock: self.running.lock.take(),
                 group: self.running.group.take(),
                 command: self.running.spawned.pidfd.try_clone().ok(),
+                is_recorded: false,
             });
         }
     }
@@ -438,6 +443,8 @@ pub(super) struct Tended {
     group: Option<(Group, GroupPath)>,
     /// Its command, where nobody has waited for that.
     command: Option<OwnedFd>,
+    /// Its end is recorded.
+    is_recorded: bool,
 }
 
 impl Tended {
@@ -458,6 +465,9 @@ impl Tended {
         if let (Some((group, path)), Some(tree)) = (&self.group, &place.tree) {
             if !group.is_empty_within(Duration::ZERO).unwrap_or(true) {
                 return false;
+            }
+            if !std::mem::replace(&mut self.is_recorded, true) {
+                records::bury(place.store.as_ref(), &self.name, group);
             }
             if let Err(error) = end::remove(tree, path) {
                 tracing::warn!("{error}");

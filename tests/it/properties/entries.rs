@@ -67,7 +67,8 @@ fn entry() -> impl Strategy<Value = Entry> {
         any::<u64>(),
     );
     let end = (any::<bool>(), any::<bool>(), any::<Option<u8>>());
-    (texts, process, end, words(), words(), words()).prop_map(
+    let who = (any::<Option<u32>>(), proptest::option::of(odd_text()), words());
+    (texts, process, end, words(), words(), words(), who).prop_map(
         |(
             (name, backend, role),
             (supervisor, pid, pid_start, started),
@@ -75,6 +76,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             command,
             story,
             unconfined,
+            (uid, role_file, flags),
         )| {
             Entry {
                 name,
@@ -90,6 +92,9 @@ fn entry() -> impl Strategy<Value = Entry> {
                 status,
                 story,
                 unconfined,
+                uid,
+                role_file,
+                flags,
             }
         },
     )

@@ -1,0 +1,346 @@
+//! What one session leaves in the store while it runs and when it is over.
+//!
+//! Whoever is in charge of a session writes its records: it knows how the command ended, and the daemon need not run. That a
+//! record cannot be written stops nothing; the first failure is kept, to be told.
+
+use super::account::Ended;
+use super::launch::Running;
+use super::measure::{self, Usage};
+use super::registry::Entry;
+use super::verdict::{Cause, Exit, Oom};
+use crate::kernel::counters::parse_pressure;
+use crate::kernel::{Group, process, survey, sys};
+use crate::limits::{KnobId, Settings, Value};
+use crate::path::SessionName;
+use crate::plan::identity::Identity;
+use crate::plan::receipt::Backend;
+use crate::record::scene::{Process, Split};
+use crate::record::{Declared, Exited, Fact, OomKill, Record, Scene, Started, session_id};
+use crate::store::Store;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// So many records of OOM kills are written at once for a session; further ones with [`PAUSE`] between.
+const AT_ONCE: u32 = 20;
+/// Between two records of OOM kills in a session that has very many.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Microseconds since 1970.
+pub fn now_usec() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The records of one session.
+#[derive(Debug, Default)]
+pub struct Records {
+    store: Option<Arc<Store>>,
+    name: String,
+    id: String,
+    role: Option<String>,
+    /// When it began, in microseconds since 1970.
+    pub started_usec: u64,
+    /// OOM kills that a record has told of, and who was killed in them.
+    kills: u64,
+    victims: BTreeSet<i32>,
+    written: u32,
+    last: Option<Instant>,
+    scene: Option<Scene>,
+    failure: Option<String>,
+    /// Where the OOM killer ends it, its record is kept, and its name, until they are forgotten.
+    preserve: bool,
+    /// People are told of its OOM kills, beyond whoever runs it.
+    pub notify: bool,
+}
+
+impl Records {
+    /// Begins the records of a session that has just been started with these settings.
+    pub(super) fn begin(
+        store: Option<Arc<Store>>,
+        name: &SessionName,
+        group: Option<&Group>,
+        entry: &Entry,
+        settings: &Settings,
+    ) -> Self {
+        let started_usec = now_usec();
+        let of = group.and_then(|group| group.id().ok());
+        let mut records = Self {
+            id: session_id(
+                entry.started,
+                of.unwrap_or(entry.supervisor.unsigned_abs().into()),
+            ),
+            role: entry.role.clone(),
+            ..Self::of(store, name.as_str())
+        };
+        records.started_usec = started_usec;
+        let is_on = |knob| !matches!(settings.value(knob), Some(Value::Switch(false)));
+        records.preserve = is_on(KnobId::OomPreserveState);
+        records.notify = is_on(KnobId::OomNotify);
+        records.write(Fact::Started(Started {
+            command: entry.command.clone(),
+            uid: entry.uid,
+            group: group.map(|group| group.path().to_owned()),
+        }));
+        records
+    }
+
+    /// The records of a session that somebody else began, whose group says who it is.
+    pub fn resumed(
+        store: Option<Arc<Store>>,
+        name: &SessionName,
+        group: &Group,
+        identity: &Identity,
+    ) -> Self {
+        Self {
+            id: session_id(identity.started, group.id().unwrap_or_default()),
+            role: identity.role.clone(),
+            started_usec: identity.started * 1_000_000,
+            preserve: is_on(identity, KnobId::OomPreserveState),
+            notify: is_on(identity, KnobId::OomNotify),
+            ..Self::of(store, name.as_str())
+        }
+    }
+
+    fn of(store: Option<Arc<Store>>, name: &str) -> Self {
+        Self {
+            store,
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Why a record could not be written, the first time; told once.
+    pub fn failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// OOM kills are known to have been told of: those are not told again.
+    pub fn know_of_kills(&mut self, kills: u64) {
+        self.kills = self.kills.max(kills);
+    }
+
+    /// OOM kills that records have told of.
+    pub fn kills(&self) -> u64 {
+        self.kills
+    }
+
+    /// Writes a record of the session.
+    pub fn write(&mut self, fact: Fact) -> Option<Record> {
+        let store = self.store.as_ref()?;
+        let record = Record {
+            time_usec: now_usec(),
+            session: Some(self.name.clone()),
+            id: Some(self.id.clone()),
+            role: self.role.clone(),
+            fact,
+        };
+        if let Err(error) = store.append(&record) {
+            tracing::debug!("{error}");
+            self.failure
+                .get_or_insert(format!("records cannot be kept: {error}"));
+        }
+        Some(record)
+    }
+
+    /// Whether `kills` are more than were told, and it is time to tell of them.
+    pub(super) fn is_news(&self, kills: u64) -> bool {
+        let paused = self.written < AT_ONCE || self.last.is_none_or(|last| last.elapsed() >= PAUSE);
+        self.store.is_some() && kills > self.kills && paused
+    }
+
+    /// Writes of an OOM kill while the session is there. `kills` is what the kernel has counted in it.
+    pub fn oom(&mut self, oom: &Oom, kills: u64, group: &Group) -> Option<Record> {
+        let scene = scene(group);
+        self.scene = Some(scene.clone());
+        let record = OomKill {
+            took_command: None,
+            scene,
+            ..self.news(oom, kills)
+        };
+        self.written += 1;
+        self.last = Some(Instant::now());
+        self.write(Fact::OomKill(Box::new(record)))
+    }
+
+    /// What of `oom` no record has told of yet.
+    fn news(&mut self, oom: &Oom, kills: u64) -> OomKill {
+        let mut news = OomKill::from(oom);
+        news.victims.retain(|victim| self.victims.insert(victim.pid));
+        news.kills = kills.saturating_sub(self.kills).min(oom.kills);
+        news.total = kills;
+        self.kills = kills;
+        news
+    }
+
+    /// Writes that the session is over, and of OOM kills that no record has told of. What was written of the end.
+    pub fn exited(&mut self, mut exited: Exited, oom: Option<&Oom>, kills: u64) -> Option<Record> {
+        exited.started_usec = self.started_usec;
+        if let Some(oom) = oom {
+            let scene = self.scene.take().unwrap_or_default();
+            exited.oom = Some(OomKill {
+                scene: scene.clone(),
+                total: kills,
+                ..OomKill::from(oom)
+            });
+            if kills > self.kills || kills == 0 {
+                let told = OomKill {
+                    scene,
+                    ..self.news(oom, kills)
+                };
+                self.write(Fact::OomKill(Box::new(told)));
+            }
+        }
+        let was_killed = self.preserve && exited.was_oom_killed();
+        let record = self.write(Fact::Exited(Box::new(exited)))?;
+        if was_killed
+            && let (Some(store), Ok(name)) = (&self.store, SessionName::new(&self.name))
+            && let Err(error) = store.kept().keep(&name, &record)
+        {
+            tracing::debug!("{error}");
+            self.failure
+                .get_or_insert(format!("its record cannot be kept: {error}"));
+        }
+        Some(record)
+    }
+}
+
+/// Whether a switch that is on by default is on for a session, by what was declared for it.
+fn is_on(identity: &Identity, knob: KnobId) -> bool {
+    identity
+        .limits
+        .get(knob.knob().key)
+        .is_none_or(|declared| declared != "false")
+}
+
+/// What is to be seen in a session now.
+pub fn scene(group: &Group) -> Scene {
+    let page_size = sys::page_size() as u64;
+    let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
+    let stat = group.counters("memory.stat").ok();
+    let pressure = group.get("memory.pressure").ok().flatten().unwrap_or_default();
+    let pids = group.processes_below().unwrap_or_default();
+    let seen = |pid: i32| {
+        // What is dying has given its memory back already.
+        let rss = process::rss(pid, page_size).filter(|rss| *rss > 0)?;
+        let comm = process::comm(pid)?;
+        Some(Process { pid, comm, rss })
+    };
+    Scene {
+        current: number("memory.current"),
+        peak: number("memory.peak"),
+        memory: stat.filter(|stat| !stat.is_empty()).map(|stat| Split::of(&stat)),
+        ..Scene::default()
+    }
+    .with_processes(pids.into_iter().filter_map(seen).collect())
+    .with_pressure(
+        parse_pressure(&pressure, "some"),
+        parse_pressure(&pressure, "full"),
+    )
+}
+
+/// What there is to say of a session whose command has ended.
+pub(super) fn of_running(running: &Running, ended: &Ended, story: &[String]) -> Exited {
+    let limits = running.receipt.entries.iter();
+    let limits = limits.map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()));
+    let exited = of_entry(&running.entry);
+    Exited {
+        status: Some(ended.exit.status()).filter(|_| ended.exit != Exit::Unknown),
+        signal: match ended.exit {
+            Exit::Signal(signal) => Some(signal),
+            _ => None,
+        },
+        oom_unknown: ended.oom_unknown,
+        usage: ended.usage.clone(),
+        declared: Declared {
+            limits: limits.collect(),
+            ..exited.declared
+        },
+        story: story.to_vec(),
+        ..exited
+    }
+}
+
+/// What the registry has of a session.
+pub(super) fn of_entry(entry: &Entry) -> Exited {
+    Exited {
+        command: entry.command.clone(),
+        uid: entry.uid,
+        backend: entry.backend.clone(),
+        declared: Declared {
+            unconfined: entry.unconfined.clone(),
+            role_file: entry.role_file.clone(),
+            flags: entry.flags.clone(),
+            ..Declared::default()
+        },
+        ..Exited::default()
+    }
+}
+
+/// Writes that a session is over whose command has ended, and of which nothing is left.
+pub fn over(running: &mut Running, ended: &Ended, story: &[String]) -> Option<Record> {
+    let exited = of_running(running, ended, story);
+    running
+        .records
+        .exited(exited, ended.oom.as_ref(), ended.counted_kills)
+}
+
+/// What there is to say of a session that nobody was in charge of any more when it ended.
+pub fn of_unattended(identity: &Identity, backend: &str, usage: Usage) -> Exited {
+    Exited {
+        command: identity.command.clone(),
+        uid: Some(identity.uid),
+        backend: backend.to_owned(),
+        usage,
+        declared: Declared {
+            limits: identity.limits.clone(),
+            unconfined: identity.unconfined.clone(),
+            role_file: identity.role_file.clone(),
+            flags: identity.overrides.iter().map(|(knob, _)| knob.clone()).collect(),
+        },
+        ..Exited::default()
+    }
+}
+
+/// Writes what can still be known of a session that nobody was in charge of when it ended, before its group goes.
+pub fn bury(store: Option<&Arc<Store>>, name: &SessionName, group: &Group) {
+    let Some(store) = store else { return };
+    let Some(identity) = survey::identity(group) else {
+        return;
+    };
+    let mut records = Records::resumed(Some(store.clone()), name, group, &identity);
+    let wall = now_usec().saturating_sub(records.started_usec);
+    let backend = if group.is_in_scope() {
+        Backend::Scope
+    } else {
+        Backend::Cgroupfs
+    };
+    let exited = of_unattended(&identity, backend.name(), measure::usage(group, wall));
+    let events = group.counters("memory.events").unwrap_or_default();
+    let kills = events.get("oom_kill").unwrap_or(0);
+    records.exited(exited, unwatched(group, kills).as_ref(), kills);
+}
+
+/// OOM kills that nobody saw: `kills` were counted. The counters above were not looked at when the session began, so whose
+/// limit it was they cannot say; its own can.
+pub(super) fn unwatched(group: &Group, kills: u64) -> Option<Oom> {
+    let own = || group.local_events().ok().flatten().and_then(|own| own.get("oom"));
+    (kills > 0).then(|| Oom {
+        cause: if own() > Some(0) {
+            Cause::Session
+        } else {
+            Cause::Outside
+        },
+        limit: None,
+        kills,
+        whole_group: false,
+        victims: Vec::new(),
+        unseen: kills,
+        took_command: false,
+    })
+}
