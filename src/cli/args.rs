@@ -304,6 +304,72 @@ pub struct WaitArgs {
     pub json: bool,
 }
 
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on with what is observed from now on; with --since what was before comes first
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print each record as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Only of the session of this name
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+    /// Only from then on: 90s, 10m, 2h, 7d ago, 2026-11-23, "2026-11-23 05:33" (UTC), @SECONDS
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only these, e.g. oom_kill,stalled
+    #[arg(long, value_name = "EVENT", value_delimiter = ',')]
+    pub event: Vec<String>,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Only of this role
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// Only those that ended since: 90s, 10m, 2h, 7d ago, 2026-11-23, "2026-11-23 05:33" (UTC), @SECONDS
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only the last so many
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    pub last: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oom`.
+#[derive(Debug, Args)]
+pub struct OomArgs {
+    /// Tell the whole story of this session, the last one of the name; without it all OOM kills are listed
+    #[arg(value_name = "SESSION")]
+    pub session: Option<OsString>,
+    /// List only those since: 90s, 10m, 2h, 7d ago, 2026-11-23, "2026-11-23 05:33" (UTC), @SECONDS
+    #[arg(long, value_name = "TIME", conflicts_with = "session")]
+    pub since: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `forget`.
+#[derive(Debug, Args)]
+pub struct ForgetArgs {
+    /// The sessions
+    #[arg(
+        value_name = "SESSION",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub sessions: Vec<OsString>,
+    /// All that are kept
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// `down`.
 #[derive(Debug, Args)]
 pub struct DownArgs {

@@ -5,9 +5,9 @@
 //! its name comes first, as it mostly does, nothing else is ([`Command::alone`]).
 
 use super::args::{
-    AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DownArgs, EnterArgs, ExplainArgs, FreezeArgs, Global,
-    InstallArgs, JsonArgs, LimitsArgs, ProtectArgs, RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs,
-    UninstallArgs, WaitArgs,
+    AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DownArgs, EnterArgs, EventsArgs, ExplainArgs, ForgetArgs,
+    FreezeArgs, Global, HistoryArgs, InstallArgs, JsonArgs, LimitsArgs, OomArgs, ProtectArgs, RunArgs,
+    SchemaArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -123,4 +123,12 @@ commands! {
     "adopt" => Adopt(Box<AdoptArgs>),
     /// Run an agent, or put a running one, where it is protected from what sessions do
     "protect" => Protect(ProtectArgs),
+    /// Print what was observed, record by record; with --follow what is observed from now on
+    "events" => Events(EventsArgs),
+    /// List the OOM kills on record, or tell the whole story of one
+    "oom" => Oom(OomArgs),
+    /// List sessions that are over: how they ended and what they used
+    "history" => History(HistoryArgs),
+    /// Give the name of an OOM-killed session free, and let go of what was kept of it
+    "forget" => Forget(ForgetArgs),
 }

@@ -10,13 +10,18 @@ pub mod doctor;
 pub mod down;
 pub mod end;
 pub mod enter;
+pub mod events;
 pub mod explain;
+pub mod forget;
 pub mod freeze;
+pub mod history;
 pub mod install;
 pub mod limits;
 mod log;
 pub mod look;
+pub mod oom;
 pub mod protect;
+pub mod records;
 pub mod report;
 pub mod roles;
 pub mod run;
@@ -106,5 +111,9 @@ fn carry_out(command: &Command, global: &args::Global) -> Outcome {
         Command::Enter(args) => Ok(enter::enter(args, global)),
         Command::Adopt(args) => adopt::adopt(args, global),
         Command::Protect(args) => Ok(protect::protect(args, global)),
+        Command::Events(args) => events::events(args, global),
+        Command::Oom(args) => oom::oom(args, global),
+        Command::History(args) => history::history(args, global),
+        Command::Forget(args) => forget::forget(args, global),
     }
 }

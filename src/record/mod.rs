@@ -4,6 +4,7 @@
 //! their value, so that a record that is missed costs no count: the next one has it. [`crate::store`] keeps records.
 #![deny(clippy::disallowed_methods)]
 
+pub mod case;
 pub mod line;
 pub mod scene;
 pub mod summary;

@@ -1,0 +1,515 @@
+//! The OOM kills of one session, put together from its records, and told in prose and numbers. Pure.
+
+use super::words::{advice, advice_of_set_limit, limit_reached};
+use super::{Exited, Fact, OomKill, Record, Scene};
+use crate::kernel::kmsg::Victim;
+use crate::text::{bytes, count, duration_us, escape, time};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A session in which there were OOM kills.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Case {
+    /// The session's name.
+    pub session: String,
+    /// Which session of that name.
+    pub id: String,
+    /// Its role.
+    pub role: Option<String>,
+    /// When the first kill was observed, in microseconds since 1970.
+    pub first_usec: u64,
+    /// When the last one was.
+    pub last_usec: u64,
+    /// Each record of a kill, with its time.
+    pub kills: Vec<(u64, OomKill)>,
+    /// How it ended, and when that was observed; none while it runs.
+    pub exited: Option<(u64, Exited)>,
+    /// Sessions of this name or this role that had OOM kills before.
+    pub earlier: u64,
+    /// When the last of those had one.
+    pub earlier_usec: Option<u64>,
+}
+
+/// Puts cases together from records, which are given from the oldest on.
+#[derive(Debug, Default)]
+pub struct Cases {
+    cases: BTreeMap<String, Case>,
+    order: Vec<String>,
+}
+
+impl Cases {
+    /// Takes a record into account.
+    pub fn add(&mut self, record: &Record) {
+        let (Some(session), Some(id)) = (&record.session, &record.id) else {
+            return;
+        };
+        let has_oom = match &record.fact {
+            Fact::OomKill(_) => true,
+            Fact::Exited(exited) => exited.oom.is_some(),
+            _ => false,
+        };
+        if !has_oom && !self.cases.contains_key(id) {
+            return;
+        }
+        let case = self.cases.entry(id.clone()).or_insert_with(|| {
+            self.order.push(id.clone());
+            Case {
+                session: session.clone(),
+                id: id.clone(),
+                role: record.role.clone(),
+                first_usec: record.time_usec,
+                ..Case::default()
+            }
+        });
+        match &record.fact {
+            Fact::OomKill(kill) => {
+                case.last_usec = record.time_usec;
+                case.kills.push((record.time_usec, (**kill).clone()));
+            }
+            // Whoever cleans up after a killed supervisor knows less than it did.
+            Fact::Exited(exited) => {
+                let better = case
+                    .exited
+                    .as_ref()
+                    .is_none_or(|(_, known)| known.status.is_none());
+                if better {
+                    case.last_usec = case.last_usec.max(record.time_usec);
+                    case.exited = Some((record.time_usec, (**exited).clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The cases, the oldest first, each with what there was before it.
+    pub fn finish(mut self) -> Vec<Case> {
+        let mut done: Vec<Case> = Vec::new();
+        for id in self.order {
+            let Some(mut case) = self.cases.remove(&id) else {
+                continue;
+            };
+            let related = |other: &&Case| {
+                other.session == case.session || (case.role.is_some() && other.role == case.role)
+            };
+            let earlier: Vec<&Case> = done.iter().filter(related).collect();
+            let (earlier_count, last) = (earlier.len() as u64, earlier.last().map(|case| case.last_usec));
+            case.earlier = earlier_count;
+            case.earlier_usec = last;
+            done.push(case);
+        }
+        done
+    }
+}
+
+impl Case {
+    /// The kill that says most: the one of the end where there is one, else the last record of one.
+    pub fn verdict(&self) -> Option<&OomKill> {
+        let at_end = self.exited.as_ref().and_then(|(_, exited)| exited.oom.as_ref());
+        at_end.or_else(|| self.kills.last().map(|(_, kill)| kill))
+    }
+
+    /// What was to be seen: of the kill that was looked at while most was there.
+    fn scene(&self) -> Option<&Scene> {
+        let all = self.kills.iter().map(|(_, kill)| &kill.scene);
+        let all = all.chain(self.verdict().map(|verdict| &verdict.scene));
+        all.max_by_key(|scene| (scene.processes.len(), scene.memory.is_some(), scene.current))
+    }
+
+    fn victims(&self) -> Vec<&Victim> {
+        let mut victims: Vec<&Victim> = Vec::new();
+        let of_records = self.kills.iter().flat_map(|(_, kill)| &kill.victims);
+        for victim in self
+            .verdict()
+            .into_iter()
+            .flat_map(|v| &v.victims)
+            .chain(of_records)
+        {
+            if !victims.iter().any(|known| known.pid == victim.pid) {
+                victims.push(victim);
+            }
+        }
+        victims
+    }
+
+    /// Where the session's memory_max was declared, and whether another one was in force when it was hit.
+    fn memory_max_from(&self, verdict: &OomKill) -> (String, bool) {
+        let Some((_, exited)) = &self.exited else {
+            return ("memory_max".into(), false);
+        };
+        let declared = &exited.declared;
+        let limit = declared
+            .limits
+            .get("memory_max")
+            .and_then(|text| text.parse::<u64>().ok());
+        // A page of any machine is smaller: the kernel rounds down to pages.
+        let differs = match (verdict.limit, limit) {
+            (Some(hit), Some(limit)) => hit > limit || limit - hit >= 64 << 10,
+            _ => false,
+        };
+        let from = match &declared.role_file {
+            _ if declared.flags.iter().any(|flag| flag == "memory_max") => "--memory-max".into(),
+            Some(file) => format!("runtime.limits.memory_max in {}", escape(file)),
+            None => "memory_max".into(),
+        };
+        (from, differs)
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        let Some(verdict) = self.verdict() else {
+            return String::new();
+        };
+        let (from, differs) = self.memory_max_from(verdict);
+        let mut all = match verdict.level.as_str() {
+            "session" if differs => advice_of_set_limit(&self.session),
+            _ => advice(&verdict.hit(), &from),
+        };
+        if let Some(memory) = self.scene().and_then(|scene| scene.memory) {
+            let sum = memory.anon + memory.file + memory.kernel + memory.sock;
+            if sum > 0 && memory.shmem > sum / 2 {
+                all.push_str(
+                    " Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
+                     deleted; put them on a disk.",
+                );
+            } else if sum > 0 && memory.kernel > sum / 2 {
+                all.push_str(
+                    " Most of the memory was the kernel's own for this session: very many processes, open files or \
+                     connections.",
+                );
+            }
+        }
+        all
+    }
+
+    /// One line of a list.
+    pub fn line(&self) -> String {
+        let role = self.role.as_deref().map(|role| format!(" ({})", escape(role)));
+        let Some(verdict) = self.verdict() else {
+            return String::new();
+        };
+        let who = match self.victims().first() {
+            Some(victim) => format!("{} pid {} ({})", victim.comm, victim.pid, bytes(victim.rss)),
+            None => "victim unknown".into(),
+        };
+        let whole = if verdict.whole_group { ", whole group" } else { "" };
+        let end = match &self.exited {
+            Some(_) => "",
+            None => "; no end recorded",
+        };
+        format!(
+            "{} {}{}: {}; {who}{whole}{end}",
+            time(self.first_usec),
+            escape(&self.session),
+            role.unwrap_or_default(),
+            limit_reached(&verdict.hit()),
+        )
+    }
+
+    /// The whole story, in lines.
+    pub fn story(&self) -> Vec<String> {
+        let Some(verdict) = self.verdict() else {
+            return Vec::new();
+        };
+        let mut lines = vec![self.head(verdict), String::new()];
+        lines.push(format!("Why: {}.", limit_reached(&verdict.hit())));
+        lines.push(format!("Who: {}", self.who(verdict)));
+        lines.push(format!("What to do: {}", self.advice()));
+        lines.push(String::new());
+        let mut row = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
+        if let Some((_, exited)) = &self.exited {
+            if !exited.command.is_empty() {
+                row("command", escape(&exited.command.join(" ")));
+            }
+            if let Some(uid) = exited.uid {
+                row("user", uid.to_string());
+            }
+            let declared: Vec<String> = ["memory_high", "memory_max", "memory_swap_max", "oom_group"]
+                .iter()
+                .filter_map(|knob| Some(format!("{knob} {}", declared(exited.declared.limits.get(*knob)?))))
+                .collect();
+            if !declared.is_empty() {
+                row("declared", declared.join(", "));
+            }
+        }
+        let scene = self.scene();
+        let peak = self
+            .exited
+            .as_ref()
+            .and_then(|(_, exited)| exited.usage.memory_peak);
+        if let Some(peak) = peak.or_else(|| scene.and_then(|scene| scene.peak)) {
+            row("peak", bytes(peak));
+        }
+        if let Some(scene) = scene {
+            if let Some(memory) = scene.memory {
+                row(
+                    "memory then",
+                    format!(
+                        "programs {}, files {} (in memory only: {}), kernel {}, sockets {}",
+                        bytes(memory.anon),
+                        bytes(memory.file),
+                        bytes(memory.shmem),
+                        bytes(memory.kernel),
+                        bytes(memory.sock)
+                    ),
+                );
+            }
+            if let (Some(some), Some(full)) = (scene.some_avg60, scene.full_avg60) {
+                row(
+                    "waits",
+                    format!("for memory, of the minute before: some task {some:.0} %, all tasks {full:.0} %"),
+                );
+            }
+            let mut alive: Vec<String> = scene
+                .processes
+                .iter()
+                .map(|p| format!("{} {} ({})", p.comm, p.pid, bytes(p.rss)))
+                .collect();
+            if scene.more_processes > 0 {
+                alive.push(format!("and {} more", scene.more_processes));
+            }
+            if !alive.is_empty() {
+                row("alive then", alive.join(", "));
+            }
+        }
+        row("before", self.before());
+        if let Some((_, exited)) = &self.exited {
+            row(
+                "end",
+                match (exited.status, exited.signal) {
+                    (_, Some(signal)) => format!("the command was ended by signal {signal}"),
+                    (Some(status), None) => format!("the command ended with exit status {status}"),
+                    (None, None) => "how the command ended is not known".into(),
+                },
+            );
+        }
+        lines
+    }
+
+    fn head(&self, verdict: &OomKill) -> String {
+        let role = self
+            .role
+            .as_deref()
+            .map(|role| format!(" (role {})", escape(role)));
+        let after = self
+            .exited
+            .as_ref()
+            .map(|(_, exited)| self.first_usec.saturating_sub(exited.started_usec));
+        let after = after.map(|after| format!(", {} after it had begun", duration_us(after)));
+        let ended = self
+            .exited
+            .as_ref()
+            .is_some_and(|(_, exited)| exited.was_oom_killed());
+        let what = match ended || verdict.whole_group {
+            true => "was OOM-killed".to_owned(),
+            false => format!("had {} OOM-killed", count(verdict.kills, "process", "processes")),
+        };
+        format!(
+            "{}{} {what} on {}{}.",
+            escape(&self.session),
+            role.unwrap_or_default(),
+            time(self.first_usec),
+            after.unwrap_or_default()
+        )
+    }
+
+    fn who(&self, verdict: &OomKill) -> String {
+        let victims = self.victims();
+        let mut text = match victims.first() {
+            Some(victim) => {
+                let score = victim
+                    .oom_score_adj
+                    .map(|score| format!(", oom_score_adj {score}"));
+                format!(
+                    "the kernel chose {} (pid {}), which held {}{}.",
+                    victim.comm,
+                    victim.pid,
+                    bytes(victim.rss),
+                    score.unwrap_or_default()
+                )
+            }
+            None => "not known: the kernel's log cannot be read, or does not name it.".into(),
+        };
+        if verdict.whole_group {
+            text.push_str(&format!(
+                " With it went the whole group, {}.",
+                count(verdict.kills, "process", "processes")
+            ));
+        } else if victims.len() > 1 {
+            let others: Vec<String> = victims[1..]
+                .iter()
+                .take(5)
+                .map(|v| format!("{} {} ({})", v.comm, v.pid, bytes(v.rss)))
+                .collect();
+            let more = victims.len() - 1 - others.len();
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            text.push_str(&format!(" Also killed: {}{more}.", others.join(", ")));
+        }
+        match self
+            .exited
+            .as_ref()
+            .and_then(|(_, exited)| exited.oom.as_ref()?.took_command)
+        {
+            Some(true) => text.push_str(" The command itself was killed."),
+            Some(false) => text.push_str(" The command itself was not killed."),
+            None => {}
+        }
+        text
+    }
+
+    fn before(&self) -> String {
+        match (self.earlier, self.earlier_usec) {
+            (0, _) | (_, None) => "no earlier OOM kill of this name or role is on record".into(),
+            (earlier, Some(last)) => format!(
+                "{} of this name or role on record, the last on {}",
+                count(
+                    earlier,
+                    "earlier session with OOM kills",
+                    "earlier sessions with OOM kills"
+                ),
+                time(last)
+            ),
+        }
+    }
+}
+
+/// A declared value for people: the kernel's text, and bytes at a glance.
+fn declared(text: &str) -> String {
+    match text.parse::<u64>() {
+        Ok(number) if number >= 1024 => bytes(number),
+        _ => escape(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Process, Split};
+    use super::*;
+
+    fn record(time_usec: u64, session: &str, id: &str, fact: Fact) -> Record {
+        Record {
+            time_usec,
+            session: Some(session.into()),
+            id: Some(id.into()),
+            role: Some("rust".into()),
+            fact,
+        }
+    }
+
+    fn kill() -> OomKill {
+        let victim = Victim {
+            pid: 4121,
+            comm: "rustc".into(),
+            rss: 10 << 30,
+            anon: 10 << 30,
+            oom_score_adj: Some(998),
+            repeats: 0,
+        };
+        let scene = Scene {
+            memory: Some(Split {
+                anon: 2 << 30,
+                file: 13 << 30,
+                shmem: 12 << 30,
+                ..Split::default()
+            }),
+            some_avg60: Some(31.0),
+            full_avg60: Some(12.0),
+            ..Scene::default()
+        };
+        let cargo = Process {
+            pid: 4100,
+            comm: "cargo".into(),
+            rss: 200 << 20,
+        };
+        OomKill {
+            level: "session".into(),
+            limit: Some(16 << 30),
+            kills: 1,
+            total: 1,
+            victims: vec![victim],
+            scene: scene.with_processes(vec![cargo]),
+            ..OomKill::default()
+        }
+    }
+
+    fn exited() -> Exited {
+        let mut exited = Exited {
+            signal: Some(9),
+            status: Some(137),
+            started_usec: 1_795_411_751_500_000,
+            command: vec!["cargo".into(), "build".into()],
+            uid: Some(1000),
+            oom: Some(OomKill {
+                took_command: Some(false),
+                ..kill()
+            }),
+            ..Exited::default()
+        };
+        exited.usage.memory_peak = Some(16 << 30);
+        exited.declared.role_file = Some("rust.role.toml".into());
+        exited
+            .declared
+            .limits
+            .insert("memory_max".into(), (16u64 << 30).to_string());
+        exited
+    }
+
+    const AT: u64 = 1_795_412_001_500_000;
+
+    #[test]
+    fn a_story_says_who_why_and_what_to_do() {
+        let mut cases = Cases::default();
+        let old = Fact::OomKill(Box::new(kill()));
+        cases.add(&record(AT - 86_400_000_000, "rust-1", "a", old));
+        cases.add(&record(AT, "rust-3", "b", Fact::OomKill(Box::new(kill()))));
+        cases.add(&record(AT + 1, "rust-3", "b", Fact::Exited(Box::new(exited()))));
+        cases.add(&record(AT + 2, "rust-3", "b", Fact::Exited(Box::default())));
+        cases.add(&record(AT + 3, "calm", "c", Fact::Exited(Box::default())));
+        let cases = cases.finish();
+        assert_eq!(cases.len(), 2);
+        let text = cases[1].story().join("\n");
+        assert_eq!(
+            text,
+            "rust-3 (role rust) had 1 process OOM-killed on 2026-11-23 05:33:21Z, 4 min 10 s after it had begun.\n\n\
+             Why: memory_max 16.0 GiB reached.\n\
+             Who: the kernel chose rustc (pid 4121), which held 10.0 GiB, oom_score_adj 998. The command itself was not \
+             killed.\n\
+             What to do: Raise runtime.limits.memory_max in rust.role.toml or build with fewer jobs. Most of the memory was \
+             files in memory (tmpfs: /dev/shm, often /tmp): they count until they are deleted; put them on a disk.\n\n  \
+             command      cargo build\n  \
+             user         1000\n  \
+             declared     memory_max 16.0 GiB\n  \
+             peak         16.0 GiB\n  \
+             memory then  programs 2.0 GiB, files 13.0 GiB (in memory only: 12.0 GiB), kernel 0 B, sockets 0 B\n  \
+             waits        for memory, of the minute before: some task 31 %, all tasks 12 %\n  \
+             alive then   cargo 4100 (200.0 MiB)\n  \
+             before       1 earlier session with OOM kills of this name or role on record, the last on 2026-11-22 05:33:21Z\n  \
+             end          the command was ended by signal 9"
+        );
+        assert_eq!(
+            cases[0].line(),
+            "2026-11-22 05:33:21Z rust-1 (rust): memory_max 16.0 GiB reached; rustc pid 4121 (10.0 GiB); no end recorded"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        let mut cases = Cases::default();
+        let kill = OomKill {
+            level: "global".into(),
+            kills: 2,
+            ..OomKill::default()
+        };
+        cases.add(&record(AT, "x", "b", Fact::OomKill(Box::new(kill))));
+        let case = cases.finish().remove(0);
+        let text = case.story().join("\n");
+        assert!(
+            text.contains("Who: not known") && text.contains("the machine ran out of memory"),
+            "{text}"
+        );
+        assert!(text.contains("no earlier OOM kill"), "{text}");
+    }
+}
