@@ -23,6 +23,11 @@ impl Keyed {
         self.0.get(key).copied()
     }
 
+    /// Each key with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), *value))
+    }
+
     /// How much `key` rose since `before`; `None` where either is unknown.
     pub fn rise(&self, before: &Self, key: &str) -> Option<u64> {
         Some(self.get(key)?.saturating_sub(before.get(key)?))

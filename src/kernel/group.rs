@@ -156,6 +156,13 @@ impl Group {
         )
     }
 
+    /// Opens a control file of the scope around it; `None` where it is not the leaf of one.
+    pub(super) fn open_on_scope(&self, name: &str) -> Option<std::result::Result<OwnedFd, Errno>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let scope = self.limits.as_ref()?;
+        Some(fs::openat(scope, name, flags, Mode::empty()))
+    }
+
     /// Opens a control file for polling (`POLLPRI`).
     pub fn watch(&self, name: &str) -> Result<OwnedFd> {
         self.open(name, OFlags::RDONLY)

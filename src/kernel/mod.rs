@@ -16,6 +16,8 @@ pub mod mounts;
 pub mod priority;
 pub mod probe;
 pub mod process;
+pub mod sample;
+pub mod sampler;
 pub mod survey;
 pub mod sys;
 

@@ -5,9 +5,11 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod case;
+pub mod fold;
 pub mod line;
 pub mod scene;
 pub mod summary;
+pub mod watchdog;
 pub mod words;
 
 pub use scene::Scene;

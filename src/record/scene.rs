@@ -1,7 +1,9 @@
 //! What was to be seen in a session at the moment of an OOM kill. Pure.
 
-use crate::kernel::counters::{Keyed, Pressure};
+use crate::kernel::counters::Pressure;
 use serde::{Deserialize, Serialize};
+
+pub use crate::kernel::sample::Split;
 
 /// How many processes are kept, those with the most memory first.
 pub const PROCESSES_KEPT: usize = 10;
@@ -47,41 +49,6 @@ pub struct Process {
     pub rss: u64,
 }
 
-/// What a session's memory is (cgroup-v2.rst, "memory.stat"), in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Split {
-    /// Of programs: heap and stack. It cannot be dropped, only swapped.
-    pub anon: u64,
-    /// Of files, the page cache. It can be dropped, but for what is in `shmem`.
-    pub file: u64,
-    /// The part of `file` that is shared memory and tmpfs: files in /dev/shm and, often, /tmp. It cannot be dropped.
-    pub shmem: u64,
-    /// Of the kernel's own: page tables, stacks, names of files.
-    pub kernel: u64,
-    /// Of sockets.
-    pub sock: u64,
-}
-
-impl Split {
-    /// From memory.stat. Before Linux 5.18 there is no `kernel`: then it is the sum of its parts.
-    pub fn of(stat: &Keyed) -> Self {
-        let get = |key: &str| stat.get(key).unwrap_or(0);
-        let parts = || {
-            ["kernel_stack", "pagetables", "percpu", "slab"]
-                .iter()
-                .map(|k| get(k))
-                .sum()
-        };
-        Self {
-            anon: get("anon"),
-            file: get("file"),
-            shmem: get("shmem"),
-            kernel: stat.get("kernel").unwrap_or_else(parts),
-            sock: get("sock"),
-        }
-    }
-}
-
 impl Scene {
     /// Keeps those processes that hold the most.
     pub fn with_processes(mut self, mut all: Vec<Process>) -> Self {
@@ -114,13 +81,5 @@ mod tests {
         let scene = Scene::default().with_processes(all.collect());
         assert_eq!(scene.more_processes, 5);
         assert_eq!((scene.processes[0].pid, scene.processes[1].pid), (14, 12));
-    }
-
-    #[test]
-    fn the_split_of_memory() {
-        let split = Split::of(&Keyed::parse(
-            "anon 5\nfile 4\nshmem 3\nkernel_stack 1\nslab 1\nsock 9\n",
-        ));
-        assert_eq!((split.anon, split.shmem, split.kernel, split.sock), (5, 3, 2, 9));
     }
 }

@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("plan", &["text", "path", "host", "limits"]),
     ("kernel", &["text", "path", "host", "limits", "plan"]),
     ("systemd", &["text", "path", "host", "limits", "plan", "kernel"]),
-    ("record", &["text", "host", "kernel"]),
+    ("record", &["text", "host", "limits", "kernel"]),
     ("store", &["text", "path", "record"]),
     (
         "backend",

@@ -2,6 +2,7 @@
 //! many are tried, e.g. `PROPTEST_CASES=100000 cargo test properties`.
 
 mod entries;
+mod folding;
 mod kernel_files;
 mod names;
 mod plans;
