@@ -4,7 +4,7 @@
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::{io, ptr};
 
 /// Control file and value; those of `floor.c`.
@@ -29,7 +29,7 @@ pub fn once(parent: &OwnedFd, name: &str) -> io::Result<()> {
         let file = openat(&group, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::io::write(&file, value.as_bytes())?;
     }
-    let pid = start(&group, c"/bin/true".to_owned())?;
+    let pid = start(&group, &[c"/bin/true"])?;
     rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())?;
     loop {
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
@@ -44,8 +44,10 @@ pub fn open(path: &str) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, DIRECTORY, Mode::empty())?)
 }
 
-fn start(group: &OwnedFd, program: CString) -> io::Result<rustix::process::Pid> {
-    let argv: [*const c_char; 2] = [program.as_ptr(), ptr::null()];
+/// Starts a program, with its arguments, in a group.
+pub fn start(group: &OwnedFd, command: &[&CStr]) -> io::Result<rustix::process::Pid> {
+    let mut argv: Vec<*const c_char> = command.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
     let envp: [*const c_char; 1] = [ptr::null()];
     // SAFETY: all-zero is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -58,7 +60,7 @@ fn start(group: &OwnedFd, program: CString) -> io::Result<rustix::process::Pid> 
         match libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of_val(&args)) {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
+                libc::execve(argv[0], argv.as_ptr(), envp.as_ptr());
                 libc::_exit(127)
             }
             pid => rustix::process::Pid::from_raw(pid as i32).ok_or_else(|| io::ErrorKind::Other.into()),

@@ -193,7 +193,7 @@ fn print_table(title: &str, ways: &[Way], samples: &[Sample]) {
 }
 
 /// One line that sets a ratio beside its goal.
-fn goal(what: &str, ratio: f64, relation: &str, goal: f64) {
+pub fn goal(what: &str, ratio: f64, relation: &str, goal: f64) {
     let met = if relation == "at most" {
         ratio <= goal
     } else {

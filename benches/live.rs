@@ -12,6 +12,12 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// A thousand live sessions are a few thousand descriptors.
+pub fn raise_open_files() -> Result<(), String> {
+    let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    nix::sys::resource::setrlimit(limit, 65_536, 65_536).map_err(|e| format!("open files: {e}"))
+}
+
 /// An embedding program: it has found its place and read its role once.
 pub struct Library {
     place: Place,
@@ -21,9 +27,7 @@ pub struct Library {
 
 impl Library {
     pub fn new() -> Result<Library, String> {
-        // A thousand live sessions are a few thousand descriptors.
-        let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
-        nix::sys::resource::setrlimit(limit, 65_536, 65_536).map_err(|e| format!("open files: {e}"))?;
+        raise_open_files()?;
         let place = Place::open(probe::host(None), Backend::Cgroupfs).map_err(|e| e.message)?;
         if place.base().is_none() {
             return Err("there is no place for groups on this machine".into());
@@ -145,7 +149,7 @@ fn until_asleep(pid: u32) {
 }
 
 /// Private_Clean and Private_Dirty of `/proc/PID/smaps_rollup` (proc(5)), in KiB.
-fn private_kib(pid: u32) -> u64 {
+pub fn private_kib(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     text.lines()
         .filter(|l| l.starts_with("Private_Clean:") || l.starts_with("Private_Dirty:"))

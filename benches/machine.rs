@@ -39,6 +39,11 @@ pub fn make_ready() -> Result<(), String> {
     run(Command::new("cgmgr").args(["apply", ROLE_FILE]))
 }
 
+/// Whether cgmgr has a command of this name.
+pub fn has_command(name: &str) -> bool {
+    run(Command::new("cgmgr").args([name, "--help"])).is_ok()
+}
+
 /// Runs a command to its end. A failure is an error that has what it said.
 pub fn run(command: &mut Command) -> Result<(), String> {
     let output = command

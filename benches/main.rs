@@ -1,5 +1,5 @@
 //! What a session costs: cgmgr, its peers and the bare floor side by side in one run; and what an agent survives. For a
-//! machine of its own: `cargo xtask bench launch`, `kill` and `survive` boot one and run this there.
+//! machine of its own: `cargo xtask bench launch`, `kill`, `observe` and `survive` boot one and run this there.
 //!
 //! Absolute times say little under emulation; what counts are the ratios within one run.
 
@@ -9,6 +9,7 @@ mod kill;
 mod launch;
 mod live;
 mod machine;
+mod observe;
 mod peers;
 mod survive;
 
@@ -18,6 +19,9 @@ fn main() {
     let done = match words.as_slice() {
         ["launch", rounds] => launch::bench(number(rounds)),
         ["kill", rounds] => kill::bench(number(rounds)),
+        ["observe", rounds] => observe::bench(number(rounds)),
+        ["observe-once", what, parent] => observe::once(what, parent),
+        ["observe-hog"] => observe::hog(),
         ["survive", words @ ..] => survive::act(words),
         ["hold", shape, count, file] => kill::hold(shape, number(count), file),
         _ => Err(format!(

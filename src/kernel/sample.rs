@@ -170,7 +170,7 @@ impl Fields {
     pub const PEAK: Self = Self(1 << 1);
     /// memory.swap.current.
     pub const SWAP: Self = Self(1 << 2);
-    /// memory.high and memory.max.
+    /// memory.high, memory.max and pids.max.
     pub const LIMITS: Self = Self(1 << 3);
     /// memory.events.
     pub const EVENTS: Self = Self(1 << 4);
@@ -178,7 +178,7 @@ impl Fields {
     pub const LOCAL: Self = Self(1 << 5);
     /// memory.pressure.
     pub const PRESSURE: Self = Self(1 << 6);
-    /// pids.current and pids.max.
+    /// pids.current.
     pub const PIDS: Self = Self(1 << 7);
     /// pids.events and pids.events.local.
     pub const REFUSED: Self = Self(1 << 8);
@@ -189,6 +189,8 @@ impl Fields {
     /// memory.stat.
     pub const STAT: Self = Self(1 << 11);
 
+    /// What a list of groups shows: memory, tasks and CPU time.
+    pub const SHOWN: Self = Self(Self::CURRENT.0 | Self::PIDS.0 | Self::CPU.0);
     /// What [`crate::record::fold`] folds.
     pub const FOLDED: Self = Self(
         Self::CURRENT.0
@@ -288,7 +290,7 @@ pub(super) const FILES: [File; 15] = [
     file(Fields::PIDS, "pids.current", |sample, text| {
         sample.pids = number(text)
     }),
-    file(Fields::PIDS, "pids.max", |sample, text| {
+    file(Fields::LIMITS, "pids.max", |sample, text| {
         sample.pids_max = limit(text)
     }),
     file(Fields::REFUSED, "pids.events", |sample, text| {

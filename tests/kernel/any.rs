@@ -26,6 +26,7 @@ mod priorities;
 mod protect;
 mod refused;
 mod removed;
+pub mod sampled;
 mod selftests;
 mod signals;
 mod status;

@@ -7,6 +7,7 @@ mod install;
 mod protect;
 pub mod readme;
 mod reboot;
+mod sampled;
 mod scopes;
 mod scopes_compared;
 mod scopes_under_fire;

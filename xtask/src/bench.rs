@@ -25,6 +25,8 @@ enum What {
     Launch(Speed),
     /// From the request to end a session until its last process, and its group, are gone
     Kill(Speed),
+    /// What watching costs: a sample of a thousand sessions, from an OOM kill to the line that tells of it, an idle daemon
+    Observe(Speed),
     /// What an agent survives, with cgmgr and without: eight attacks, without swap and with it, five ways side by side
     Survive(survive::Arguments),
 }
@@ -52,6 +54,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.what {
         What::Launch(speed) => measure("launch", speed),
         What::Kill(speed) => measure("kill", speed),
+        What::Observe(speed) => measure("observe", speed),
         What::Survive(arguments) => survive::run(arguments),
     }
 }

@@ -14,6 +14,7 @@ use crate::{cache, mirror, packages, say};
 const PACKAGES: &[&str] = &[
     "systemd",
     "systemd-sysv",
+    "systemd-oomd",
     "dbus",
     "dbus-user-session",
     "libpam-systemd",
@@ -75,8 +76,12 @@ const MASKED: &[&str] = &[
     "sshd-vsock.socket",
 ];
 
-/// Units that a package enables and that only a test starts.
-const DISABLED: &[&str] = &["ssh.service"];
+/// Units that a package enables and that only a test, or a measurement, starts.
+const DISABLED: &[&str] = &[
+    "multi-user.target.wants/ssh.service",
+    "multi-user.target.wants/systemd-oomd.service",
+    "sockets.target.wants/systemd-oomd.socket",
+];
 
 /// What the kernel needs to see its disks, where it is not built in.
 const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
@@ -330,7 +335,7 @@ fn settle(root: &Path) -> Result<()> {
         symlink("/dev/null", &link).with_context(|| format!("cannot mask {unit}"))?;
     }
     for unit in DISABLED {
-        let link = root.join("etc/systemd/system/multi-user.target.wants").join(unit);
+        let link = root.join("etc/systemd/system").join(unit);
         fs::remove_file(&link).with_context(|| format!("cannot disable {unit}"))?;
     }
     Ok(())
