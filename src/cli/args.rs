@@ -238,6 +238,15 @@ pub struct LimitArgs {
     /// Kill the whole session where the kernel would kill one process of it
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub oom_group: Option<String>,
+    /// After an OOM kill keep the whole record, and the name until it is forgotten
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub oom_preserve_state: Option<String>,
+    /// Bring an OOM kill to the user's attention
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub oom_notify: Option<String>,
+    /// What is done where it is over memory_high and makes no progress: record, lift or kill
+    #[arg(long, value_name = "ACTION")]
+    pub stall: Option<String>,
 }
 
 impl LimitArgs {
@@ -255,6 +264,13 @@ impl LimitArgs {
             (KnobId::Nice, &self.nice, "--nice"),
             (KnobId::OomScoreAdj, &self.oom_score_adj, "--oom-score-adj"),
             (KnobId::OomGroup, &self.oom_group, "--oom-group"),
+            (
+                KnobId::OomPreserveState,
+                &self.oom_preserve_state,
+                "--oom-preserve-state",
+            ),
+            (KnobId::OomNotify, &self.oom_notify, "--oom-notify"),
+            (KnobId::Stall, &self.stall, "--stall"),
         ];
         all.into_iter()
             .filter_map(|(id, text, flag)| Some((id, text.as_deref()?, flag)))

@@ -22,6 +22,7 @@ pub enum KnobId {
     OomGroup,
     OomPreserveState,
     OomNotify,
+    Stall,
     AgentMemoryMin,
     AgentMemoryLow,
     AgentCpuWeight,
@@ -112,6 +113,8 @@ pub enum Kind {
     OomScoreAdj,
     /// `off`, `warn`, `queue` or `refuse`.
     Admission,
+    /// `record`, `lift` or `kill`.
+    Stall,
 }
 
 /// One row of the table: a limit, and everything that is known about it.

@@ -17,6 +17,7 @@ mod parse;
 mod priority;
 mod setting;
 mod size;
+mod stall;
 mod table;
 mod value;
 
@@ -31,5 +32,6 @@ pub use parse::{Declared, Scalar};
 pub use priority::{CoderEnv, PROTECTED_SCORE, Priorities};
 pub use setting::{Origin, Setting, Settings};
 pub use size::{Bytes, MEMORY_FLOOR, Percent, Size};
+pub use stall::StallAction;
 pub use table::KNOBS;
 pub use value::Value;

@@ -7,6 +7,7 @@ use super::knob::{Kind, Knob};
 use super::max::Max;
 use super::number::{Admission, Count, Nice, OomScoreAdj, Weight, out_of_range};
 use super::size::{Bytes, MEMORY_FLOOR, Percent, Size};
+use super::stall::StallAction;
 use super::value::Value;
 use crate::host::Machine;
 
@@ -44,6 +45,8 @@ pub enum Declared {
     OomScoreAdj(OomScoreAdj),
     /// An admission policy.
     Admission(Admission),
+    /// What is done about a stall.
+    Stall(StallAction),
 }
 
 impl Knob {
@@ -60,6 +63,7 @@ impl Knob {
                 OomScoreAdj::new(integer(scalar, "a whole number")?).map(Declared::OomScoreAdj)
             }
             Kind::Admission => admission(scalar).map(Declared::Admission),
+            Kind::Stall => stall(scalar).map(Declared::Stall),
         }
     }
 
@@ -89,6 +93,7 @@ impl Knob {
             Declared::Nice(nice) => Value::Nice(nice),
             Declared::OomScoreAdj(score) => Value::OomScoreAdj(score),
             Declared::Admission(admission) => Value::Admission(admission),
+            Declared::Stall(action) => Value::Stall(action),
         })
     }
 }
@@ -315,6 +320,15 @@ fn admission(scalar: Scalar<'_>) -> Result<Admission, GrammarError> {
     word.ok_or_else(|| GrammarError::new(ErrorKind::UnknownWord, "no such policy", HELP))
 }
 
+fn stall(scalar: Scalar<'_>) -> Result<StallAction, GrammarError> {
+    const HELP: &str = "write \"record\", \"lift\" or \"kill\"";
+    let Scalar::Text(text) = scalar else {
+        return Err(wrong_type(type_name(scalar), "a word", HELP));
+    };
+    let word = StallAction::ALL.into_iter().find(|action| action.word() == text);
+    word.ok_or_else(|| GrammarError::new(ErrorKind::UnknownWord, "no such action", HELP))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,6 +396,7 @@ mod tests {
             (OomGroup, Text("false"), "0"),
             (OomNotify, Switch(true), "true"),
             (WorkloadsAdmission, Text("queue"), "queue"),
+            (Stall, Text("lift"), "lift"),
         ] {
             assert_eq!(kernel_text(id, scalar).as_deref(), Ok(text), "{id:?} {scalar:?}");
         }
@@ -442,6 +457,8 @@ mod tests {
             (OomGroup, Text("yes"), E::WrongType),
             (WorkloadsAdmission, Text("maybe"), E::UnknownWord),
             (WorkloadsAdmission, Switch(true), E::WrongType),
+            (Stall, Text("Kill"), E::UnknownWord),
+            (Stall, Integer(1), E::WrongType),
         ] {
             assert_eq!(kernel_text(id, scalar), Err(kind), "{id:?} {scalar:?}");
         }

@@ -264,7 +264,7 @@ pub static KNOBS: &[Knob] = &[
         oci: None,
         kubernetes: None,
         stand_in: None,
-        in_this_version: false,
+        in_this_version: true,
         doc: "After an OOM kill the full record is kept and the name is blocked until it is forgotten.",
     },
     Knob {
@@ -283,8 +283,27 @@ pub static KNOBS: &[Knob] = &[
         oci: None,
         kubernetes: None,
         stand_in: None,
-        in_this_version: false,
+        in_this_version: true,
         doc: "An OOM kill is brought to the user's attention.",
+    },
+    Knob {
+        id: KnobId::Stall,
+        part: Part::Session,
+        key: "stall",
+        path: "runtime.limits.stall",
+        kind: Kind::Stall,
+        file: None,
+        controller: None,
+        since: "any",
+        kernel_default: None,
+        absent: "record",
+        systemd: None,
+        docker: None,
+        oci: None,
+        kubernetes: None,
+        stand_in: None,
+        in_this_version: true,
+        doc: "What is done about a session that is over memory_high and makes no progress: record, lift or kill.",
     },
     Knob {
         id: KnobId::AgentMemoryMin,
@@ -594,7 +613,8 @@ mod tests {
         for knob in KNOBS {
             let real = knob.file.is_some() || knob.is_on_process();
             assert_eq!(knob.systemd.is_some(), real, "{}", knob.key);
-            assert_eq!(knob.in_this_version, real, "{}", knob.key);
+            let in_this_version = knob.id != KnobId::WorkloadsAdmission;
+            assert_eq!(knob.in_this_version, in_this_version, "{}", knob.key);
         }
     }
 }

@@ -5,6 +5,7 @@ use super::knob::{Knob, KnobId};
 use super::max::Max;
 use super::number::{Admission, Nice, OomScoreAdj, Weight};
 use super::size::Bytes;
+use super::stall::StallAction;
 
 /// A value of a knob, with every percentage resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Value {
     OomScoreAdj(OomScoreAdj),
     /// An admission policy.
     Admission(Admission),
+    /// What is done about a stall.
+    Stall(StallAction),
 }
 
 impl Value {
@@ -47,6 +50,7 @@ impl Value {
             Value::Nice(nice) => nice.to_string(),
             Value::OomScoreAdj(score) => score.to_string(),
             Value::Admission(admission) => admission.to_string(),
+            Value::Stall(action) => action.to_string(),
         }
     }
 
@@ -63,6 +67,7 @@ impl Value {
             Value::Nice(nice) => nice.to_string(),
             Value::OomScoreAdj(score) => score.to_string(),
             Value::Admission(admission) => admission.to_string(),
+            Value::Stall(action) => action.to_string(),
         }
     }
 

@@ -84,6 +84,13 @@ pub fn not_live(knob: &Knob) -> Notice {
              it on",
             "start the session again with --oom-score-adj; one process is changed by `choom --pid PID`",
         ),
+        KnobId::OomPreserveState | KnobId::OomNotify | KnobId::Stall => Notice::new(
+            format!(
+                "{} cannot be changed while the session runs: it is cgmgr's own, and was noted when the session began",
+                knob.key
+            ),
+            format!("start the session again with --{}", knob.key.replace('_', "-")),
+        ),
         _ => Notice::new(
             format!("{} is not in this version: nothing enforces it yet", knob.key),
             "leave it out",

@@ -212,7 +212,16 @@ pub fn predict(setting: &Setting, host: &Host, backend: Backend, lacking: &[&str
         return Outcome::NotInThisVersion;
     }
     let Some(file) = knob.file else {
-        return Outcome::Enforced;
+        return match (knob.id, backend, &host.base) {
+            // It is about a limit that only a group has.
+            (KnobId::Stall, Backend::Process, base) => Outcome::NotEnforced {
+                why: match base {
+                    Err(none) => none.why.clone(),
+                    Ok(_) => "the process backend has no cgroup".into(),
+                },
+            },
+            _ => Outcome::Enforced,
+        };
     };
     let stand_in = |why: String| match knob.stand_in {
         Some(by) => Outcome::StoodInFor { by: by.to_owned() },

@@ -12,6 +12,7 @@ pub mod summary;
 pub mod watchdog;
 pub mod words;
 
+pub use crate::limits::StallAction;
 pub use scene::Scene;
 pub use summary::{Declared, Exited, OomKill, Usage};
 
@@ -110,19 +111,6 @@ pub struct Count {
     /// What is used of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<u64>,
-}
-
-/// What is done about a session that stalls (`runtime.limits.stall`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StallAction {
-    /// It is recorded.
-    #[default]
-    Record,
-    /// memory.high is taken away.
-    Lift,
-    /// The session is killed.
-    Kill,
 }
 
 /// A session that is over memory.high and makes no progress.

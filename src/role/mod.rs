@@ -9,6 +9,7 @@
 
 mod diagnostic;
 mod dialect;
+mod events;
 mod expand;
 mod grants;
 mod inherit;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Related, Severity, Source};
 pub use dialect::Dialect;
+pub use events::{DriftAction, EVENTS, Events};
 pub use inherit::LoadError;
 pub use name::{NAME_MAX, check_name};
 pub use policy::HostPolicy;

@@ -5,6 +5,8 @@
 //! without a limit get the ceiling, a weight only one below 100. A switch has no more or less: the host's counts. In
 //! `[agent]` the host's value counts in any case.
 //!
+//! `[events]` is not about limits: what people are told of, and how.
+//!
 //! nice and oom_score_adj say how favoured a session is, so that the host says the least they may be. What an absent or
 //! relative value amounts to is known at launch only: [`Setting::least`](crate::limits::Setting::least) goes there.
 
@@ -13,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Source};
+use super::events::Events;
 use super::raw::read_policy;
 use super::resolve::{add_note, derive_swap};
 use crate::host::Machine;
@@ -24,6 +27,7 @@ use crate::text::escape;
 pub struct HostPolicy {
     source: Arc<Source>,
     ceilings: BTreeMap<KnobId, Ceiling>,
+    events: Events,
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +54,7 @@ enum Capped {
 
 impl HostPolicy {
     /// Reads a policy, and gives it its meaning on a machine: `[limits]`, `[agent]` and `[workloads]` with the keys and
-    /// the grammar of a role file, without variables.
+    /// the grammar of a role file, without variables, and `[events]`.
     ///
     /// # Errors
     ///
@@ -78,7 +82,11 @@ impl HostPolicy {
             mistakes.push(Diagnostic::error(format!("{} more mistakes", read.undescribed)));
         }
         if mistakes.is_empty() {
-            Ok(HostPolicy { source, ceilings })
+            Ok(HostPolicy {
+                source,
+                ceilings,
+                events: read.events,
+            })
         } else {
             Err(mistakes)
         }
@@ -87,6 +95,11 @@ impl HostPolicy {
     /// The file, as it was given.
     pub fn path(&self) -> &Path {
         &self.source.path
+    }
+
+    /// What it says of events; as without a policy where it says nothing.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// How many knobs it has a word on.
@@ -316,7 +329,7 @@ fn reason(id: KnobId, value: &Value) -> &'static str {
     match value {
         _ if id.knob().part == Part::Agent => "gives way to the host's",
         Value::Nice(_) | Value::OomScoreAdj(_) => "is more favoured than the host's",
-        Value::Switch(_) | Value::Admission(_) => "gives way to the host's",
+        Value::Switch(_) | Value::Admission(_) | Value::Stall(_) => "gives way to the host's",
         _ => "is above the host's",
     }
 }

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Place, Source};
 use super::dialect::{Dialect, GRANTS, ISOLATION};
+use super::events::Events;
 use super::expand::{ExpandError, expand};
 use super::name::check_name;
 use super::suggest::{is_typo_of, knob_help, nearest};
@@ -52,6 +53,8 @@ pub(super) struct RawRole {
     pub(super) name: Option<Text>,
     pub(super) extends: Option<Text>,
     pub(super) entries: Vec<Entry>,
+    /// What a host's policy says of events.
+    pub(super) events: Events,
     /// The form that its limits are in.
     pub(super) dialect: Dialect,
     /// How many mistakes there are that were not described.
@@ -64,6 +67,7 @@ impl RawRole {
             name: None,
             extends: None,
             entries: Vec::new(),
+            events: Events::default(),
             dialect: Dialect::Cgmgr,
             undescribed: 0,
         }
@@ -293,11 +297,16 @@ impl Reader<'_> {
                         self.knobs(part, table, &mut role);
                     }
                 }
+                "events" => {
+                    if let Some(table) = self.table("events", value) {
+                        role.events = self.events(table);
+                    }
+                }
                 other => {
-                    let help = match nearest(other, ["limits", "agent", "workloads", "version"]) {
+                    let help = match nearest(other, ["limits", "agent", "workloads", "events", "version"]) {
                         _ if other == "runtime" => "write [limits] instead of [runtime.limits]".to_owned(),
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => "a host policy has [limits], [agent] and [workloads]".to_owned(),
+                        None => "a host policy has [limits], [agent], [workloads] and [events]".to_owned(),
                     };
                     self.error(key.span(), format!("unknown {}", shown_key("", other)), help);
                 }
@@ -366,6 +375,10 @@ impl Reader<'_> {
             (None, None) => return,
         };
         self.error(span, format!("unknown key {}", shown_key(table, name)), help);
+    }
+
+    pub(super) fn unknown_key(&mut self, table: &str, key: &str, span: Range<usize>, help: String) {
+        self.error(span, format!("unknown key {}", shown_key(table, key)), help);
     }
 
     fn runtime(&mut self, table: &DeTable<'_>, role: &mut RawRole) {

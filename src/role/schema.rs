@@ -10,7 +10,7 @@
 use serde_json::{Map, Value, json};
 
 use super::name::NAME_MAX;
-use crate::limits::{Admission, KNOBS, Kind, Knob, KnobId, Scalar};
+use crate::limits::{Admission, KNOBS, Kind, Knob, KnobId, Scalar, StallAction};
 
 /// Blanks are allowed around a value and before its unit.
 const BLANKS: &str = r"[ \t]*";
@@ -216,12 +216,14 @@ fn values(kind: Kind) -> (Value, Value) {
             ]),
             json!([998]),
         ),
-        Kind::Admission => {
-            let words = Admission::ALL.map(Admission::word);
-            let pattern = format!("^(?:{})$|{VARIABLE}", words.join("|"));
-            (json!([{ "type": "string", "pattern": pattern }]), json!(words))
-        }
+        Kind::Admission => one_of(&Admission::ALL.map(Admission::word)),
+        Kind::Stall => one_of(&StallAction::ALL.map(StallAction::word)),
     }
+}
+
+fn one_of(words: &[&str]) -> (Value, Value) {
+    let pattern = format!("^(?:{})$|{VARIABLE}", words.join("|"));
+    (json!([{ "type": "string", "pattern": pattern }]), json!(words))
 }
 
 fn amount(number: &str, unit: &str) -> String {

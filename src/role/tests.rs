@@ -111,6 +111,7 @@ pids        = 4096
 nofile      = 16384
 nice        = "+5"
 oom_score_adj = 998
+stall = "lift"
 
 [runtime.limits.oom]
 group = true
@@ -155,6 +156,7 @@ fn every_knob_has_its_text_for_the_kernel() {
         ("oom_group", "1"),
         ("oom_preserve_state", "true"),
         ("oom_notify", "true"),
+        ("stall", "lift"),
         ("agent.memory_min", "268435456"),
         ("agent.memory_low", "536870912"),
         ("agent.cpu_weight", "1000"),
@@ -168,10 +170,10 @@ fn every_knob_has_its_text_for_the_kernel() {
         ("workloads.admission", "queue"),
     ];
     assert_eq!(found, expected.map(|(key, text)| (key, text.to_string())));
-    assert_eq!((role.name.as_str(), role.declared()), ("rust", 24));
+    assert_eq!((role.name.as_str(), role.declared()), ("rust", 25));
     let note = |id| role.settings.get(id).note.clone().unwrap_or_default();
     assert_eq!(note(KnobId::WorkloadsMemoryMax), "\"90%\" of 64 GiB");
-    assert_eq!(note(KnobId::OomNotify), "not in this version");
+    assert_eq!(note(KnobId::WorkloadsAdmission), "not in this version");
 }
 
 #[test]

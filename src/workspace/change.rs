@@ -433,7 +433,7 @@ mod tests {
             ("nofile=5", "cannot be changed while", "--nofile"),
             ("nice=5", "cannot be changed while", "cpu_weight"),
             ("oom-score-adj=5", "cannot be changed while", "choom"),
-            ("oom_notify=true", "not in this version", "leave it out"),
+            ("oom_notify=true", "cannot be changed while", "--oom-notify"),
         ] {
             let error = read(word, &machine()).unwrap_err();
             assert!(error.message.contains(message), "{word}: {error:?}");

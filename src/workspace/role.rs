@@ -47,6 +47,9 @@ knobs!(
     nice,
     oom_score_adj,
     oom_group,
+    oom_preserve_state,
+    oom_notify,
+    stall,
 );
 
 impl Limits {

@@ -55,6 +55,8 @@ fn knob_table() -> String {
                 (false, ..) => "not in this version",
                 (true, true, _) => "holds",
                 (true, false, Some(stand_in)) => stand_in,
+                // cgmgr's own.
+                (true, false, None) if knob.file.is_none() => "–",
                 (true, false, None) => "warning",
             };
             table.push_str(&format!(

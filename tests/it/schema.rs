@@ -288,7 +288,8 @@ fn near_a_value() -> impl Strategy<Value = String> {
             format!("{a}{sign}{b}{digits}{fraction}{c}{unit}{d}")
         });
     let word = select(vec![
-        "max", "MAX", " max ", "true", "false", " true", "off", "warn", "queue", "refuse", "inf", "",
+        "max", "MAX", " max ", "true", "false", " true", "off", "warn", "queue", "refuse", "record", "lift",
+        "kill", "inf", "",
     ]);
     prop_oneof![9 => number, 1 => word.prop_map(String::from)]
 }
@@ -305,7 +306,7 @@ proptest! {
             // Where a pattern can say it all, it does.
             let exact = matches!(
                 knob.kind,
-                Kind::Weight | Kind::Switch | Kind::Nice { .. } | Kind::OomScoreAdj | Kind::Admission | Kind::Cpu
+                Kind::Weight | Kind::Switch | Kind::Nice { .. } | Kind::OomScoreAdj | Kind::Admission | Kind::Stall | Kind::Cpu
             );
             prop_assert!(!exact || read != underlined, "{} = {text:?} is refused, and the schema takes it", knob.path);
         }

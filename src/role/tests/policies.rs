@@ -289,7 +289,7 @@ fn every_mistake_of_a_policy_at_once() {
         (
             12,
             "unknown `role`",
-            "a host policy has [limits], [agent] and [workloads]",
+            "a host policy has [limits], [agent], [workloads] and [events]",
         ),
     ];
     assert_eq!(said.len(), expected.len(), "{}", shown(&mistakes));
@@ -308,5 +308,102 @@ fn every_mistake_of_a_policy_at_once() {
         least[0].message.starts_with("limits.memory_max = \"0.0001%\": "),
         "{}",
         least[0].message
+    );
+}
+
+#[test]
+fn what_people_are_told_of_is_in_events() {
+    let without = policy("").events().clone();
+    assert_eq!(without, Events::default());
+    assert!(without.tells_of("oom_kill") && without.tells_of("stalled") && without.tells_of("drifted"));
+    assert!(!without.tells_of("exited") && without.on_event.is_empty());
+    let said = "[events]\non_event = [\"/bin/tell\", \"a b\"]\nevents = [\"exited\"]\ndrift = \"repair\"\n";
+    let said = policy(said);
+    assert!(said.is_empty(), "it is no limit");
+    assert_eq!(said.events().on_event, ["/bin/tell", "a b"]);
+    assert_eq!(said.events().events, ["exited"]);
+    assert_eq!(said.events().drift, DriftAction::Repair);
+    assert_eq!(policy("[events]\nevents = []\n").events().events.len(), 0);
+}
+
+#[test]
+fn mistakes_in_events_are_told_at_once() {
+    let text = "[events]\non_event = [\"tell\", \"/$HOME\"]\nevents = [\"oom_kil\", 5]\ndrift = \"undo\"\non_evnt = []\n\
+                banana = 1\n";
+    let mistakes = parse(text).expect_err("five lines of mistakes");
+    let said: Vec<_> = mistakes
+        .iter()
+        .map(|one| {
+            (
+                one.line.unwrap_or_default(),
+                one.message.as_str(),
+                one.help.as_deref().unwrap_or_default(),
+            )
+        })
+        .collect();
+    let expected = [
+        (
+            2,
+            "events.on_event: \"tell\" is not an absolute path",
+            "write the program's whole path",
+        ),
+        (
+            2,
+            "events.on_event = \"/$HOME\": variables have no meaning here",
+            "write the value itself",
+        ),
+        (
+            3,
+            "events.events: \"oom_kil\": there is no such event",
+            "did you mean `oom_kill`?",
+        ),
+        (
+            3,
+            "events.events = 5: expected text, found a whole number",
+            "put it in quotes",
+        ),
+        (
+            4,
+            "events.drift = \"undo\": no such policy",
+            "write \"record\" or \"repair\"",
+        ),
+        (5, "unknown key `on_evnt` in [events]", "did you mean `on_event`?"),
+        (
+            6,
+            "unknown key `banana` in [events]",
+            "[events] has on_event, events, drift",
+        ),
+    ];
+    assert_eq!(said.len(), expected.len(), "{}", shown(&mistakes));
+    for (said, expected) in said.iter().zip(expected) {
+        assert_eq!((said.0, said.1), (expected.0, expected.1));
+        assert!(said.2.starts_with(expected.2), "{said:?}");
+    }
+    for (text, message) in [
+        ("on_event = [\"tell\"]", "\"tell\" is not an absolute path"),
+        ("on_event = [5, \"--now\"]", "expected text, found a whole number"),
+        ("on_event = []", "there is no program in it"),
+        (
+            "on_event = \"/bin/tell\"",
+            "expected an array of texts, found text",
+        ),
+        ("on_event = [\"/a\\u0000\"]", "has a NUL in it"),
+        ("events = [\"oom_kil\"]", "there is no such event"),
+        ("events = [\"banana\"]", "there is no such event"),
+        ("drift = true", "expected text, found true or false"),
+    ] {
+        let mistakes = parse(&format!("[events]\n{text}\n")).expect_err(text);
+        assert_eq!(mistakes.len(), 1, "{}", shown(&mistakes));
+        assert!(
+            mistakes[0].message.contains(message),
+            "{text}: {}",
+            mistakes[0].message
+        );
+        assert!(mistakes[0].help.is_some(), "{text}");
+    }
+    assert!(
+        parse("events = 3\n").expect_err("no table")[0]
+            .message
+            .contains("expected a table")
     );
 }

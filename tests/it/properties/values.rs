@@ -3,7 +3,7 @@
 use cgmgr::host::Machine;
 use cgmgr::limits::{
     Admission, Bytes, CpuQuota, Declared, ErrorKind, KNOBS, Kind, Knob, KnobId, MEMORY_FLOOR, Max, Nice,
-    OomScoreAdj, Scalar, Size, Value, Weight,
+    OomScoreAdj, Scalar, Size, StallAction, Value, Weight,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -66,6 +66,7 @@ pub(super) fn value_of(knob: &'static Knob) -> BoxedStrategy<Value> {
             .prop_map(|n| Value::OomScoreAdj(OomScoreAdj::new(n).expect("in range")))
             .boxed(),
         Kind::Admission => select(Admission::ALL.to_vec()).prop_map(Value::Admission).boxed(),
+        Kind::Stall => select(StallAction::ALL.to_vec()).prop_map(Value::Stall).boxed(),
     }
 }
 
@@ -297,6 +298,7 @@ proptest! {
             (Kind::OomScoreAdj, Value::OomScoreAdj(score)) => (-1000..=1000).contains(&score.get()),
             (Kind::Switch, Value::Switch(on)) => text == on.to_string(),
             (Kind::Admission, Value::Admission(word)) => text == word.word(),
+            (Kind::Stall, Value::Stall(word)) => text == word.word(),
             _ => false,
         };
         prop_assert!(fits, "{}: {:?} is {:?}", knob.key, text, value);
