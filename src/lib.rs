@@ -31,6 +31,7 @@
 //! | [`systemd`] | the only code that talks to systemd; `systemd/bus.rs` is the only one that knows D-Bus | decide |
 //! | [`record`] | what was observed: facts with a time, and the summary of a session that is over | do I/O |
 //! | [`store`] | records on disk: appended by many, bounded, nothing lost by a kill | decide |
+//! | [`notify`] | brings a record to people: journal, terminals, the operator's program, desktop | hang, whatever is broken |
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
 //! | [`doctor`] | findings about a host, from facts | do I/O |
@@ -94,6 +95,7 @@ pub mod host;
 pub mod interop;
 pub mod kernel;
 pub mod limits;
+pub mod notify;
 pub mod path;
 pub mod plan;
 pub mod record;

@@ -20,6 +20,7 @@ pub mod sample;
 pub mod sampler;
 pub mod survey;
 pub mod sys;
+pub mod terminal;
 
 pub use error::KernelError;
 pub use group::{Group, Tree};

@@ -6,6 +6,7 @@
 //! (`message`), the conversation is cgmgr's own (`talk` says why).
 
 mod address;
+pub mod desktop;
 mod message;
 mod talk;
 

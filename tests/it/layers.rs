@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("text", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("systemd", &["text", "path", "host", "limits", "plan", "kernel"]),
     ("record", &["text", "host", "limits", "kernel"]),
     ("store", &["text", "path", "record"]),
+    ("notify", &["text", "kernel", "systemd", "record"]),
     (
         "backend",
         &["text", "path", "host", "limits", "plan", "kernel", "systemd"],
@@ -25,7 +26,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
     (
         "session",
         &[
-            "text", "path", "host", "limits", "plan", "kernel", "systemd", "record", "store", "backend",
+            "text", "path", "host", "limits", "plan", "kernel", "systemd", "record", "store", "notify",
+            "backend",
         ],
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
@@ -33,7 +35,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
         "workspace",
         &[
             "text", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd", "record",
-            "store", "backend", "session",
+            "store", "notify", "backend", "session",
         ],
     ),
     (
@@ -50,6 +52,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "kernel",
             "record",
             "store",
+            "notify",
             "backend",
             "session",
             "doctor",
@@ -141,5 +144,20 @@ fn unsafe_code_is_in_one_file() {
         let has =
             code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("allow(unsafe_code)");
         assert_eq!(has, path == Path::new("src/kernel/sys.rs"), "{}", path.display());
+    }
+}
+
+/// The host's policy names kinds of records, which are above it.
+#[test]
+fn a_policy_can_name_every_kind_of_record() {
+    let kinds = cgmgr::notify::fields::KINDS.map(|kind| kind.event);
+    assert_eq!(kinds, cgmgr::role::EVENTS);
+    for kind in kinds {
+        // Only what is known as an event fails for lack of its fields.
+        let line = format!("{{\"time_usec\":1,\"event\":\"{kind}\"}}");
+        let unknown = serde_json::from_str::<cgmgr::record::Record>(&line)
+            .err()
+            .is_some_and(|error| error.to_string().contains("unknown variant"));
+        assert!(!unknown, "{kind}");
     }
 }
