@@ -1,5 +1,5 @@
-//! systemd, asked over D-Bus: units, their properties, and the jobs that change them; the journal; and the desktop, which is
-//! at the other end of the same bus.
+//! systemd, asked over D-Bus: units, their properties, and the jobs that change them; the journal; what a service tells
+//! its manager; and the desktop, which is at the other end of the same bus.
 //!
 //! On a systemd machine the tree belongs to systemd: what is written behind its back is undone. This module says what
 //! systemd is to do and waits until that is done; what the kernel then holds is read from the kernel by the others.
@@ -9,6 +9,7 @@ pub mod bus;
 mod datagram;
 mod error;
 pub mod journal;
+pub mod notify;
 
 pub use crate::host::Manager;
 pub use crate::plan::unit::{Property, Value};

@@ -176,7 +176,7 @@ fn explain_shows_the_exact_text() {
         (5, "io_weight", "default 100", "100"),
         (8, "nice", "+5", "+5"),
         (10, "oom_group", "1", "true"),
-        (20, "workloads.memory_max", "30923764531", "28.8 GiB"),
+        (21, "workloads.memory_max", "30923764531", "28.8 GiB"),
     ] {
         let row = &rows[row];
         assert_eq!(
@@ -221,18 +221,18 @@ fn explain_as_people_see_it() {
 role minimal (examples/minimal.role.toml)
 
 each session
-  KNOB                VALUE            FROM         KERNEL FILE              SYSTEMD
-  memory_high         max (default)    default      memory.high = max        MemoryHigh
-  memory_max          4 GiB            role line 3  memory.max = 4294967296  MemoryMax
+  KNOB                VALUE             FROM         KERNEL FILE              SYSTEMD
+  memory_high         max (default)     default      memory.high = max        MemoryHigh
+  memory_max          4 GiB             role line 3  memory.max = 4294967296  MemoryMax
       effect of memory_max
-  memory_swap_max     0                derived      memory.swap.max = 0      MemorySwapMax
+  memory_swap_max     0                 derived      memory.swap.max = 0      MemorySwapMax
       effect of memory_swap_max
       memory_max is set: 0 unless given
-  cpus                max (default)    default      cpu.max = max 100000     CPUQuota
+  cpus                max (default)     default      cpu.max = max 100000     CPUQuota
 ";
     assert!(out.starts_with(expected), "{out}");
     assert!(out.contains(
-        "  oom_group           false (default)  default      memory.oom.group = 0     OOMPolicy\n"
+        "  oom_group           false (default)   default      memory.oom.group = 0     OOMPolicy\n"
     ));
 }
 
