@@ -233,6 +233,8 @@ pub const WORKLOADS_SLICE: &str = "workloads.slice";
 pub const SUPERVISOR: &str = "supervisor";
 /// The unit that makes [`SESSIONS_SCOPE`] on a systemd machine.
 pub const SESSIONS_UNIT: &str = "cgmgr-sessions.service";
+/// The unit of cgmgr's daemon on a systemd machine.
+pub const DAEMON_UNIT: &str = "cgmgr.service";
 /// The delegated unit on a systemd machine that the sessions are in.
 pub const SESSIONS_SCOPE: &str = "cgmgr-sessions.scope";
 

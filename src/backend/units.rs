@@ -2,6 +2,7 @@
 //!
 //! What is not cgmgr's is never overwritten and never removed. A change that fails is taken back.
 
+use crate::host::DAEMON_UNIT;
 use crate::plan::drop_in::{FILE, INSTALLED};
 use std::fmt;
 use std::fs;
@@ -24,6 +25,9 @@ const OTHER_DIRS_OF_USERS: [&str; 4] = [
     "/usr/local/lib/systemd/user",
     "/usr/lib/systemd/user",
 ];
+/// What the journal's entries mean (<https://systemd.io/CATALOG>), where a package has it and where it goes otherwise.
+const PACKAGED_CATALOG: &str = "usr/lib/systemd/catalog/cgmgr.catalog";
+const CATALOG: &str = "usr/local/lib/systemd/catalog/cgmgr.catalog";
 const SERVICE: &str = "cgmgr-sessions.service";
 /// What stands for the program in the unit file.
 const PROGRAM: &str = "@BINDIR@/cgmgr";
@@ -43,8 +47,10 @@ pub struct Folder {
     /// Where others may have put units of the same name.
     others: Vec<PathBuf>,
     service: &'static str,
-    /// Below which target the service is started.
+    /// Below which target the services are started.
     target: &'static str,
+    /// The root directory of the machine that the daemon and its catalog are for; none where there is to be no daemon.
+    daemon: Option<PathBuf>,
 }
 
 impl Folder {
@@ -56,7 +62,13 @@ impl Folder {
             others: OTHER_DIRS.iter().map(|directory| root.join(directory)).collect(),
             service: include_str!("../../systemd/cgmgr-sessions.service"),
             target: "multi-user.target",
+            daemon: Some(root.to_owned()),
         }
+    }
+
+    /// The same without the daemon: one that is there stays.
+    pub fn without_daemon(self) -> Self {
+        Self { daemon: None, ..self }
     }
 
     /// A user's, whose configuration is in `config` (`$XDG_CONFIG_HOME`).
@@ -68,21 +80,48 @@ impl Folder {
             others: OTHER_DIRS_OF_USERS.iter().map(PathBuf::from).collect(),
             service: include_str!("../../systemd/cgmgr-sessions.user.service"),
             target: "default.target",
+            daemon: None,
         }
     }
 
-    fn units(&self) -> [(&'static str, &'static str); 3] {
-        [SLICES[0], SLICES[1], (SERVICE, self.service)]
+    /// Units, and what they say.
+    fn units(&self) -> Vec<(&'static str, &'static str)> {
+        let mut units = vec![SLICES[0], SLICES[1], (SERVICE, self.service)];
+        units.extend(
+            self.daemon
+                .iter()
+                .map(|_| (DAEMON_UNIT, include_str!("../../systemd/cgmgr.service"))),
+        );
+        units
     }
 
-    /// The link that starts the service, and what it says.
-    fn link(&self) -> (PathBuf, PathBuf) {
-        let wants = format!("{}.wants", self.target);
-        (self.path.join(wants).join(SERVICE), self.seen.join(SERVICE))
+    /// The links that start the services, and what they say.
+    fn links(&self) -> Vec<(PathBuf, PathBuf)> {
+        let wants = self.path.join(format!("{}.wants", self.target));
+        let services = [SERVICE]
+            .into_iter()
+            .chain(self.daemon.iter().map(|_| DAEMON_UNIT));
+        services
+            .map(|service| (wants.join(service), self.seen.join(service)))
+            .collect()
+    }
+
+    /// The catalog, where it is to be and no package has it.
+    fn catalog(&self) -> Result<Option<PathBuf>, UnitsError> {
+        let Some(root) = &self.daemon else {
+            return Ok(None);
+        };
+        let is_packaged = look(&root.join(PACKAGED_CATALOG))? != Content::Absent;
+        Ok((!is_packaged).then(|| root.join(CATALOG)))
     }
 
     fn drop_in(&self, unit: &str) -> PathBuf {
         self.path.join(format!("{unit}.d")).join(FILE)
+    }
+
+    /// Whether the daemon is to be installed.
+    pub fn has_daemon(&self) -> bool {
+        self.daemon.is_some()
     }
 
     /// Whether a unit is there as a file. What systemd makes of it only systemd knows.
@@ -95,9 +134,9 @@ impl Folder {
         match content {
             Content::Absent => false,
             Content::File(text) => text.starts_with(INSTALLED),
-            Content::Link(target) => {
-                *target == self.link().1 || target == Path::new("../cgmgr-sessions.service")
-            }
+            Content::Link(target) => [SERVICE, DAEMON_UNIT].iter().any(|service| {
+                *target == self.seen.join(service) || *target == Path::new("..").join(service)
+            }),
         }
     }
 
@@ -262,8 +301,14 @@ pub fn to_install(folder: &Folder, program: &Path, drop_ins: &[DropIn]) -> Resul
     for drop_in in drop_ins {
         wanted.push((folder.drop_in(&drop_in.unit), Content::File(drop_in.text.clone())));
     }
-    let (link, target) = folder.link();
-    wanted.push((link, Content::Link(target)));
+    let links = folder.links().into_iter();
+    wanted.extend(links.map(|(link, target)| (link, Content::Link(target))));
+    if let Some(catalog) = folder.catalog()? {
+        wanted.push((
+            catalog,
+            Content::File(include_str!("../../systemd/cgmgr.catalog").to_owned()),
+        ));
+    }
     for (path, after) in wanted {
         let before = look(&path)?;
         match &before {
@@ -290,7 +335,7 @@ fn foreign<T>(path: &Path) -> Result<T, UnitsError> {
 pub fn to_uninstall(folder: &Folder, also: &[String]) -> Result<(Vec<Change>, Vec<PathBuf>), UnitsError> {
     let mut changes = Vec::new();
     let mut foreign = Vec::new();
-    let mut paths = vec![folder.link().0];
+    let mut paths: Vec<PathBuf> = folder.links().into_iter().map(|(link, _)| link).rev().collect();
     paths.extend(
         folder
             .units()
@@ -299,6 +344,7 @@ pub fn to_uninstall(folder: &Folder, also: &[String]) -> Result<(Vec<Change>, Ve
             .map(|(name, _)| folder.path.join(name)),
     );
     paths.extend(folder.changed_units()?.iter().map(|unit| folder.drop_in(unit)));
+    paths.extend(folder.daemon.iter().map(|root| root.join(CATALOG)));
     for path in paths {
         match look(&path)? {
             Content::Absent => {}
@@ -322,6 +368,11 @@ pub fn to_uninstall(folder: &Folder, also: &[String]) -> Result<(Vec<Change>, Ve
         }
     }
     Ok((changes, foreign))
+}
+
+/// Whether the catalog is among what was changed, so that the journal has to read it anew.
+pub fn touch_catalog(changes: &[Change]) -> bool {
+    changes.iter().any(|change| change.path.ends_with(CATALOG))
 }
 
 /// Makes the changes. When one fails, those before it are taken back.
@@ -360,6 +411,9 @@ fn one(change: &Change) -> io::Result<()> {
         // Only the directories that are there for one unit's sake; not empty means that others are in it.
         if directory.extension().is_some_and(|e| e == "wants" || e == "d") {
             let _ = fs::remove_dir(directory);
+        } else if directory.ends_with("catalog") && fs::remove_dir(directory).is_ok() {
+            // Below /usr/local, where nobody else may have anything of systemd's.
+            let _ = directory.parent().map(fs::remove_dir);
         }
         return Ok(());
     }
@@ -406,21 +460,50 @@ mod tests {
     fn installed_once_then_nothing_to_do_then_gone() {
         let root = root("twice");
         let changes = install(&root, PROGRAM).unwrap();
-        assert_eq!(changes.len(), 4);
+        assert_eq!(changes.len(), 7);
         change(&changes).unwrap();
         assert!(install(&root, PROGRAM).unwrap().is_empty());
+        assert!(root.join(CATALOG).is_file() && touch_catalog(&changes));
         let service = fs::read_to_string(root.join("etc/systemd/system/cgmgr-sessions.service")).unwrap();
         assert!(
             service.contains("\nExecStart=/usr/local/bin/cgmgr anchor\n"),
             "{service}"
         );
         assert!(!service.contains('@'));
-        // Another program: only the service changes.
-        assert_eq!(install(&root, "/opt/cgmgr").unwrap().len(), 1);
+        let daemon = fs::read_to_string(root.join("etc/systemd/system/cgmgr.service")).unwrap();
+        assert!(
+            daemon.contains("\nExecStart=/usr/local/bin/cgmgr daemon\n"),
+            "{daemon}"
+        );
+        assert!(!daemon.contains("@BINDIR@"));
+        // Another program: only the services change.
+        assert_eq!(install(&root, "/opt/cgmgr").unwrap().len(), 2);
         let (gone, foreign) = to_uninstall(&Folder::of_machine(&root), &[]).unwrap();
-        assert_eq!((gone.len(), foreign.len()), (4, 0));
+        assert_eq!((gone.len(), foreign.len()), (7, 0));
         change(&gone).unwrap();
+        assert!(!root.join("usr/local/lib/systemd").exists());
         assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn without_the_daemon_one_that_is_there_stays() {
+        let root = root("daemon");
+        let without = Folder::of_machine(&root).without_daemon();
+        let changes = to_install(&without, Path::new(PROGRAM), &[]).unwrap();
+        assert_eq!(changes.len(), 4);
+        assert!(!touch_catalog(&changes));
+        change(&changes).unwrap();
+        // A package has the catalog already, and takes it away itself.
+        let packaged = root.join(PACKAGED_CATALOG);
+        fs::create_dir_all(packaged.parent().unwrap()).unwrap();
+        fs::write(&packaged, include_str!("../../systemd/cgmgr.catalog")).unwrap();
+        let more = install(&root, PROGRAM).unwrap();
+        assert_eq!(more.len(), 2);
+        change(&more).unwrap();
+        assert!(to_install(&without, Path::new(PROGRAM), &[]).unwrap().is_empty());
+        assert!(root.join("etc/systemd/system/cgmgr.service").is_file());
+        assert_eq!(to_uninstall(&Folder::of_machine(&root), &[]).unwrap().0.len(), 6);
         fs::remove_dir_all(&root).unwrap();
     }
 
@@ -450,7 +533,7 @@ mod tests {
         // A file where a directory would have to be.
         fs::create_dir_all(&root).unwrap();
         fs::write(root.join("file"), "").unwrap();
-        changes[3].path = root.join("file/link");
+        changes[4].path = root.join("file/link");
         assert!(change(&changes).unwrap_err().message.contains("cannot link"));
         assert_eq!(fs::read_dir(root.join("etc/systemd/system")).unwrap().count(), 0);
         fs::remove_dir_all(&root).unwrap();
@@ -483,7 +566,7 @@ mod tests {
         assert!(install(&root, PROGRAM).unwrap().is_empty());
         assert!(folder.has("agent.slice") && !folder.has("ssh.service"));
         let (gone, foreign) = to_uninstall(&folder, &[]).unwrap();
-        assert_eq!((gone.len(), foreign.len()), (5, 0));
+        assert_eq!((gone.len(), foreign.len()), (8, 0));
         change(&gone).unwrap();
         let left: Vec<_> = fs::read_dir(root.join(UNIT_DIR))
             .unwrap()

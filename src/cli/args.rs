@@ -414,6 +414,9 @@ pub struct InstallArgs {
     /// The place for sessions and the two slices, and nothing else
     #[arg(long, conflicts_with_all = ["role", "protect"])]
     pub minimal: bool,
+    /// Without the daemon that records what happens to sessions; one that is installed stays
+    #[arg(long)]
+    pub no_daemon: bool,
     /// For the user's own manager (`systemctl --user`) instead of the machine's
     #[arg(long, conflicts_with_all = ["root", "protect"])]
     pub user: bool,

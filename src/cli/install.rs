@@ -7,7 +7,7 @@ use crate::backend::anchor::{self, AnchorError};
 use crate::backend::enact;
 use crate::backend::slices::SystemdError;
 use crate::backend::units::{self, Change, DropIn, Folder, UnitsError};
-use crate::host::{AGENT_SLICE, Base, Host, SESSIONS_SCOPE, SESSIONS_UNIT, WORKLOADS_SLICE};
+use crate::host::{AGENT_SLICE, Base, DAEMON_UNIT, Host, SESSIONS_SCOPE, SESSIONS_UNIT, WORKLOADS_SLICE};
 use crate::kernel::{Tree, manager, probe, survey};
 use crate::limits::{Controller, KnobId, PROTECTED_SCORE, Part, Settings, Value};
 use crate::path::GroupPath;
@@ -20,6 +20,7 @@ use crate::text::escape;
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 impl From<UnitsError> for CommandError {
     fn from(error: UnitsError) -> Self {
@@ -103,10 +104,13 @@ impl Site {
 /// `cgmgr install`.
 pub fn install(args: &InstallArgs, global: &Global) -> Outcome {
     let host = probe::host(None);
-    let site = match args.user {
+    let mut site = match args.user {
         true => Site::of_user()?,
         false => Site::of_machine(args.root.as_deref()),
     };
+    if args.minimal || args.no_daemon {
+        site.folder = site.folder.without_daemon();
+    }
     if !site.only_files && !host.systemd {
         return Err(CommandError::failed(
             NO_SYSTEMD,
@@ -135,7 +139,8 @@ pub fn install(args: &InstallArgs, global: &Global) -> Outcome {
     if args.dry_run {
         return report(&changes, "would", None, &[], args.json);
     }
-    let were = [SESSIONS_SCOPE, SESSIONS_UNIT].map(|unit| !site.only_files && site.is_active(unit));
+    let units = [SESSIONS_SCOPE, SESSIONS_UNIT, DAEMON_UNIT];
+    let were = units.map(|unit| !site.only_files && site.is_active(unit));
     units::change(&changes)?;
     if site.only_files {
         return report(&changes, "", None, &[], args.json);
@@ -146,7 +151,7 @@ pub fn install(args: &InstallArgs, global: &Global) -> Outcome {
             report(&changes, "", Some(started), &later, args.json)
         }
         Err(mut error) => {
-            for (unit, was_active) in [SESSIONS_SCOPE, SESSIONS_UNIT].into_iter().zip(were) {
+            for (unit, was_active) in units.into_iter().zip(were) {
                 if !was_active && site.is_active(unit) {
                     let _ = site.systemd().stop(unit);
                 }
@@ -251,7 +256,7 @@ fn service(name: &str, site: &Site) -> Result<String, CommandError> {
         }
         _ => format!("{name}.service"),
     };
-    if unit == SESSIONS_UNIT {
+    if unit == SESSIONS_UNIT || unit == DAEMON_UNIT {
         return Err(CommandError::usage(
             format!("--protect {unit}: that is cgmgr's own, and no agent"),
             format!("name the service that the agent runs in: {list}"),
@@ -320,8 +325,11 @@ fn trusted(program: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// What was said of each service that was to be started.
+type Started = Vec<(&'static str, &'static str)>;
+
 /// Has systemd take the units up. What it says goes to the user.
-fn start(site: &Site, changes: &[Change]) -> Result<String, CommandError> {
+fn start(site: &Site, changes: &[Change]) -> Result<Started, CommandError> {
     let systemd = site.systemd();
     let changed = |unit: &str| {
         let drop_ins = format!("{unit}.d");
@@ -345,28 +353,57 @@ fn start(site: &Site, changes: &[Change]) -> Result<String, CommandError> {
         // No session is in it, so that none is ended.
         systemd
             .restart(SESSIONS_UNIT)
-            .map_err(|error| CommandError::failed(&error, what_it_said(site)))?;
+            .map_err(|error| CommandError::failed(&error, what_it_said(site, "cgmgr-sessions")))?;
         if was_active { "restarted" } else { "started" }
     };
     verify(site)?;
-    Ok(said.to_owned())
+    let mut started = vec![(SESSIONS_UNIT, said)];
+    if site.folder.has_daemon() {
+        started.push((DAEMON_UNIT, start_daemon(site, changed(DAEMON_UNIT))?));
+    }
+    read_catalog(changes);
+    Ok(started)
+}
+
+/// No session is in it either.
+fn start_daemon(site: &Site, changed: bool) -> Result<&'static str, CommandError> {
+    let was_active = site.is_active(DAEMON_UNIT);
+    if was_active && !changed {
+        return Ok("it was running already");
+    }
+    site.systemd()
+        .restart(DAEMON_UNIT)
+        .map_err(|error| CommandError::failed(&error, what_it_said(site, "cgmgr")))?;
+    Ok(if was_active { "restarted" } else { "started" })
+}
+
+/// What the journal's entries mean is kept in a database, which only the journal's own program writes. Without it the entries
+/// are there all the same.
+fn read_catalog(changes: &[Change]) {
+    if !units::touch_catalog(changes) {
+        return;
+    }
+    let said = match Command::new("journalctl").arg("--update-catalog").output() {
+        Ok(output) if output.status.success() => return,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    context::warn(format_args!("journalctl --update-catalog: {}", escape(&said)));
 }
 
 /// Where to read why the unit failed.
-fn what_it_said(site: &Site) -> String {
+fn what_it_said(site: &Site, unit: &str) -> String {
     let of_user = if site.manager == Manager::User {
         "--user "
     } else {
         ""
     };
-    format!(
-        "`systemctl {of_user}status cgmgr-sessions` and `journalctl {of_user}-u cgmgr-sessions` show what it said"
-    )
+    format!("`systemctl {of_user}status {unit}` and `journalctl {of_user}-u {unit}` show what it said")
 }
 
 /// What was wanted is that sessions can be limited: that is looked at, and not what systemd said.
 fn verify(site: &Site) -> Result<(), CommandError> {
-    let help = what_it_said(site);
+    let help = what_it_said(site, "cgmgr-sessions");
     if !site.is_active(SESSIONS_SCOPE) {
         return Err(CommandError::failed(
             format!("{SESSIONS_UNIT} was started, but there is no {SESSIONS_SCOPE}"),
@@ -414,7 +451,17 @@ fn survey_of(host: &Host, scope: GroupPath) -> Option<Survey> {
     survey::survey(&tree, &Base::sessions_unit(scope, Vec::new()), &|_| false).ok()
 }
 
-fn report(changes: &[Change], would: &str, service: Option<String>, later: &[String], json: bool) -> Outcome {
+fn report(
+    changes: &[Change],
+    would: &str,
+    started: Option<Started>,
+    later: &[String],
+    json: bool,
+) -> Outcome {
+    let said_of = |unit: &str| {
+        let found = started.iter().flatten().find(|(of, _)| *of == unit);
+        found.map(|(_, said)| *said)
+    };
     if json {
         let changed: Vec<_> = changes
             .iter()
@@ -423,7 +470,8 @@ fn report(changes: &[Change], would: &str, service: Option<String>, later: &[Str
         print_json(&json!({
             "changed": changed,
             "dry_run": !would.is_empty(),
-            "service": service,
+            "service": said_of(SESSIONS_UNIT),
+            "daemon": said_of(DAEMON_UNIT),
             "restart_later": later,
         }))?;
         return Ok(0);
@@ -442,8 +490,10 @@ fn report(changes: &[Change], would: &str, service: Option<String>, later: &[Str
         writeln!(out, "nothing to change: everything is as it should be")?;
     }
     let of_user = |change: &Change| change.path.to_string_lossy().contains("/systemd/user/");
-    if let Some(service) = service {
-        writeln!(out, "{SESSIONS_UNIT}: {service}")?;
+    if let Some(started) = &started {
+        for (unit, said) in started {
+            writeln!(out, "{unit}: {said}")?;
+        }
         let systemctl = match changes.iter().any(of_user) {
             true => "systemctl --user",
             false => "systemctl",
@@ -515,6 +565,9 @@ pub fn uninstall(args: &UninstallArgs) -> Outcome {
         let _ = enact::take_up(&site.systemd(), &[]);
         return Err(error);
     }
+    if host.systemd {
+        read_catalog(&changes);
+    }
     let later = if host.systemd {
         still_protected(&site, &changes)
     } else {
@@ -525,6 +578,9 @@ pub fn uninstall(args: &UninstallArgs) -> Outcome {
 
 fn put_down(site: &Site, ours: &dyn Fn(&str) -> bool, host: &Host) -> Result<(), CommandError> {
     let systemd = site.systemd();
+    if ours(DAEMON_UNIT) && systemd.unit(DAEMON_UNIT)?.is_active() {
+        systemd.stop(DAEMON_UNIT)?;
+    }
     if ours(SESSIONS_UNIT) {
         for unit in [SESSIONS_UNIT, SESSIONS_SCOPE] {
             if systemd.unit(unit)?.is_active() {

@@ -167,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn the_catalog_explains_every_kind() {
+        let catalog = include_str!("../../systemd/cgmgr.catalog");
+        let explained: BTreeSet<&str> = catalog
+            .lines()
+            .filter_map(|line| line.strip_prefix("-- "))
+            .collect();
+        assert_eq!(explained, KINDS.iter().map(|kind| kind.message_id).collect());
+        assert_eq!(catalog.matches("\n-- ").count(), KINDS.len());
+    }
+
+    #[test]
     fn kinds_differ() {
         let ids: BTreeSet<_> = KINDS.iter().map(|kind| kind.message_id).collect();
         assert_eq!(ids.len(), KINDS.len());

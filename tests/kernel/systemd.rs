@@ -3,6 +3,7 @@
 mod adopt;
 mod anchor;
 mod boundary;
+mod daemon;
 mod install;
 mod protect;
 pub mod readme;

@@ -224,19 +224,19 @@ fn what_cannot_be_protected_is_refused_before_anything_is_written() {
     let role = lab.file("w.role.toml", "[workloads]\npids = 2000\n");
     let agent = Agent::start();
     let would = cgmgr(&["install", "--dry-run", "--role", &role, "--protect", "guinea"]).expect(0);
-    assert_eq!(would.out.lines().count(), 6, "{would:#?}");
+    assert_eq!(would.out.lines().count(), 9, "{would:#?}");
     assert!(would.out.lines().all(|l| l.starts_with("would ")), "{would:#?}");
     assert_eq!(all("/etc/systemd"), before);
     cgmgr(&["install", "--role", &role, "--protect", "guinea"]).expect(0);
     let installed = all("/etc/systemd");
     assert_eq!(
         installed.len(),
-        before.len() + 8,
-        "six files and links, two directories"
+        before.len() + 10,
+        "eight files and links, two directories"
     );
     assert_eq!(
         cgmgr(&["uninstall", "--dry-run"]).expect(0).out.lines().count(),
-        6
+        9
     );
     assert_eq!(all("/etc/systemd"), installed);
     cgmgr(&["uninstall"]).expect(0);
