@@ -59,6 +59,8 @@ fn clean() -> (Lab, BTreeSet<String>) {
     cgmgr(&["uninstall"]).expect(0);
     // Runtime directories of bases that earlier tests made and removed: `down` knows the one in force.
     let _ = fs::remove_dir_all("/run/cgmgr");
+    // Records of what earlier tests did.
+    let _ = fs::remove_dir_all("/var/lib/cgmgr");
     let lab = Lab::bare();
     let paths = all_paths();
     let ours = |path: &&String| path.contains("cgmgr") && !path.contains("cgmgr-lab");
@@ -137,6 +139,7 @@ fn installed_used_upgraded_and_purged_it_leaves_nothing() {
         assert!(Path::new(path).exists(), "{path} is not there");
     }
     for path in [
+        "/usr/lib/systemd/catalog/cgmgr.catalog",
         "/usr/share/man/man1/cgmgr.1.gz",
         "/usr/share/man/man1/cgmgr-run.1.gz",
         "/usr/share/man/man5/cgmgr-role.toml.5.gz",
