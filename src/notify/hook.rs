@@ -63,11 +63,12 @@ pub(super) fn run(argv: &[String], record: &Record, time: Duration) -> Result<()
             time.as_secs_f32()
         )));
     }
-    let status = status.ok().flatten();
-    match status.map(|status| (status.exit_status(), status.terminating_signal())) {
-        Some((Some(0), _)) | None => Ok(()),
-        Some((Some(status), _)) => Err(failed(format!("ended with status {status}"))),
-        Some((None, signal)) => Err(failed(format!("was ended by signal {}", signal.unwrap_or(0)))),
+    match status.map(|status| status.map(|status| (status.exit_status(), status.terminating_signal()))) {
+        Ok(Some((Some(0), _))) => Ok(()),
+        Ok(Some((Some(status), _))) => Err(failed(format!("ended with status {status}"))),
+        Ok(Some((None, Some(signal)))) => Err(failed(format!("was ended by signal {signal}"))),
+        // SIGCHLD is ignored in this process, or somebody else has waited for it.
+        Ok(_) | Err(_) => Err(failed("ended, and how is not known".into())),
     }
 }
 
@@ -170,10 +171,23 @@ mod tests {
         let at = Directory::new("gets");
         // A descriptor that was opened without close-on-exec, as an embedding program may have them.
         let leaked = rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
-        let script = "cat > $1/stdin; env > $1/env; pwd > $1/pwd; ls /proc/self/fd > $1/fd; echo noise; echo noise >&2; \
+        // A daemon reads its signals from a descriptor.
+        let mut blocked = SigSet::empty();
+        blocked.add(nix::sys::signal::Signal::SIGUSR2);
+        blocked.thread_block().unwrap();
+        let script = "cat > $1/stdin; env > $1/env; grep ^SigBlk /proc/self/status > $1/mask; pwd > $1/pwd; ls /proc/self/fd > $1/fd; echo noise; echo noise >&2; \
                       cat /proc/self/oom_score_adj > $1/score";
         run(&sh(script, &at.0), &record(), TIME).unwrap();
         drop(leaked);
+        assert_eq!(
+            at.read("mask").trim_start_matches(|c: char| !c.is_ascii_digit()),
+            "0000000000000000\n"
+        );
+        assert!(
+            SigSet::thread_get_mask()
+                .unwrap()
+                .contains(nix::sys::signal::Signal::SIGUSR2)
+        );
         assert_eq!(at.read("stdin"), record().to_text() + "\n");
         let mut env: Vec<String> = at.read("env").lines().map(String::from).collect();
         // What the shell sets by itself.
