@@ -34,6 +34,7 @@
 //! | [`notify`] | brings a record to people: journal, terminals, the operator's program, desktop | hang, whatever is broken |
 //! | [`backend`] | carries a plan out, reads every value back, rolls back on failure | interpret a value |
 //! | [`session`] | one confined run: launch, supervision, verdict | print |
+//! | [`daemon`] | watches the sessions that live, in one epoll loop; keeps nothing that SIGKILL could lose | print |
 //! | [`doctor`] | findings about a host, from facts | do I/O |
 //! | [`workspace`] | the face for programs that embed cgmgr; what it and the command line share | print |
 //! | [`cli`] | the command line; the only one that prints | exit |
@@ -88,6 +89,7 @@ compile_error!("cgmgr is for Linux: it works with cgroup v2");
 pub mod backend;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod daemon;
 pub mod doctor;
 pub mod files;
 pub mod host;

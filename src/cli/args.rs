@@ -320,6 +320,10 @@ pub struct WaitArgs {
     pub json: bool,
 }
 
+/// `daemon`: no arguments beside the global ones.
+#[derive(Debug, Args)]
+pub struct DaemonArgs {}
+
 /// `events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {

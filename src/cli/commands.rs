@@ -5,9 +5,9 @@
 //! its name comes first, as it mostly does, nothing else is ([`Command::alone`]).
 
 use super::args::{
-    AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DownArgs, EnterArgs, EventsArgs, ExplainArgs, ForgetArgs,
-    FreezeArgs, Global, HistoryArgs, InstallArgs, JsonArgs, LimitsArgs, OomArgs, ProtectArgs, RunArgs,
-    SchemaArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
+    AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DaemonArgs, DownArgs, EnterArgs, EventsArgs, ExplainArgs,
+    ForgetArgs, FreezeArgs, Global, HistoryArgs, InstallArgs, JsonArgs, LimitsArgs, OomArgs, ProtectArgs,
+    RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -123,6 +123,8 @@ commands! {
     "adopt" => Adopt(Box<AdoptArgs>),
     /// Run an agent, or put a running one, where it is protected from what sessions do
     "protect" => Protect(ProtectArgs),
+    /// Watch the sessions: record limits that are reached, stalls, drift, and OOM kills nobody else sees (cgmgr.service)
+    "daemon" => Daemon(DaemonArgs),
     /// Print what was observed, record by record; with --follow what is observed from now on
     "events" => Events(EventsArgs),
     /// List the OOM kills on record, or tell the whole story of one

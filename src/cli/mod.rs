@@ -6,6 +6,7 @@ pub mod args;
 pub mod check;
 pub mod commands;
 pub mod context;
+pub mod daemon;
 pub mod doctor;
 pub mod down;
 pub mod end;
@@ -111,6 +112,7 @@ fn carry_out(command: &Command, global: &args::Global) -> Outcome {
         Command::Enter(args) => Ok(enter::enter(args, global)),
         Command::Adopt(args) => adopt::adopt(args, global),
         Command::Protect(args) => Ok(protect::protect(args, global)),
+        Command::Daemon(args) => daemon::daemon(args, global),
         Command::Events(args) => events::events(args, global),
         Command::Oom(args) => oom::oom(args, global),
         Command::History(args) => history::history(args, global),

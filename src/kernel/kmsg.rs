@@ -71,6 +71,12 @@ impl OomLog {
         }
     }
 
+    /// Forgets the oldest, but for the last so many victims and incidents.
+    pub fn forget_but(&mut self, most: usize) {
+        self.victims.drain(..self.victims.len().saturating_sub(most));
+        self.incidents.drain(..self.incidents.len().saturating_sub(most));
+    }
+
     fn add_victim(&mut self, victim: Victim) {
         match self
             .victims

@@ -13,6 +13,7 @@ pub mod held;
 pub mod kmsg;
 pub mod manager;
 pub mod mounts;
+pub mod pressure;
 pub mod priority;
 pub mod probe;
 pub mod process;

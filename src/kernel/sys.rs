@@ -638,6 +638,12 @@ pub fn fork() -> Result<Option<i32>, Errno> {
     }
 }
 
+/// Ends a process that was made by [`fork`], without running what the other one has to run at its end.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
 /// Starts a process that does nothing but be there, so that what it is put into stays, and ends when `hold` is closed by all
 /// who have it: also when they are killed. No signal but SIGKILL ends it before, and an OOM kill only where this process
 /// may not prevent that. It is not the caller's to wait for. Returns its pid and a pidfd of it.

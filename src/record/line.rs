@@ -16,6 +16,15 @@ pub fn line(record: &Record) -> String {
     )
 }
 
+/// What a notice says: who and what, without the time.
+pub fn sentence(record: &Record) -> String {
+    let what = what(&record.fact);
+    match &record.session {
+        Some(session) => format!("{}: {what}", escape(session)),
+        None => what,
+    }
+}
+
 fn what(fact: &Fact) -> String {
     match fact {
         Fact::Started(started) => match started.command.is_empty() {

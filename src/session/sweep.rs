@@ -10,7 +10,16 @@ use crate::path::SessionName;
 /// attends (of a cgmgr that became the command, too). Done while the new session's command runs already. Returns how many
 /// groups there are.
 pub fn sweep(place: &Place, own: &SessionName) -> usize {
-    let attended = place.registry.sweep_debris(Some(own));
+    sweep_but(place, Some(own))
+}
+
+/// The same for one who has no session.
+pub fn sweep_others(place: &Place) {
+    sweep_but(place, None);
+}
+
+fn sweep_but(place: &Place, own: Option<&SessionName>) -> usize {
+    let attended = place.registry.sweep_debris(own);
     let Some((tree, base)) = place.base() else {
         return 0;
     };
@@ -23,13 +32,17 @@ pub fn sweep(place: &Place, own: &SessionName) -> usize {
     };
     // The one that was just made, and in the unit's group the leaf of the anchor: to list a directory takes far longer.
     match parent.count_children() {
-        Some(1) => return 1,
-        Some(2) if matches!(base.kind, BaseKind::SessionsUnit(_)) && parent.has(SUPERVISOR) => return 1,
+        Some(1) if own.is_some() => return 1,
+        Some(2)
+            if own.is_some() && matches!(base.kind, BaseKind::SessionsUnit(_)) && parent.has(SUPERVISOR) =>
+        {
+            return 1;
+        }
         _ => {}
     }
     let directories = parent.children().unwrap_or_default();
     for directory in &directories {
-        let Some(name) = SessionName::of_directory(directory).filter(|n| n != own) else {
+        let Some(name) = SessionName::of_directory(directory).filter(|n| Some(n) != own) else {
             continue;
         };
         let empty = || {

@@ -35,6 +35,8 @@ use std::sync::{Mutex, PoisonError};
 pub const SEGMENT: u64 = 4 << 20;
 /// How many files there are at most, the current one among them.
 pub const SEGMENTS: u32 = 4;
+/// The file that the daemon locks.
+const DAEMON: &str = "daemon.lock";
 /// The current file.
 const CURRENT: &str = "records.jsonl";
 
@@ -143,6 +145,23 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The right to be the daemon of this store, for as long as it is kept; `None` where another one is.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made.
+    pub fn only_daemon(&self) -> io::Result<Option<OwnedFd>> {
+        self.directory.make()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = open(self.directory.join(DAEMON), flags, Mode::from_raw_mode(0o600));
+        let file = file.map_err(|e| self.directory.at(DAEMON, e.into()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(self.directory.at(DAEMON, e.into())),
+        }
     }
 
     /// Reads all records from the oldest on.

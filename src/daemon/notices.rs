@@ -1,0 +1,65 @@
+//! Has people told of what was recorded, whoever recorded it, in a process of its own: nothing that hangs holds up the
+//! daemon.
+
+use super::watched::Who;
+use crate::kernel::sys;
+use crate::notify::{self, How};
+use crate::record::Record;
+use crate::record::line::sentence;
+use crate::role::Events;
+
+/// So many records are brought to people in [`PERIOD`]; the rest of them is in the store only.
+const MOST: u32 = 30;
+const PERIOD: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Who is told of what.
+pub(super) struct Notices<'a> {
+    events: &'a Events,
+    begun: std::time::Instant,
+    told: u32,
+}
+
+impl<'a> Notices<'a> {
+    pub(super) fn new(events: &'a Events) -> Self {
+        Self {
+            events,
+            begun: std::time::Instant::now(),
+            told: 0,
+        }
+    }
+
+    /// Has people told of a record, where the host's policy and the session's role want that.
+    pub(super) fn tell(&mut self, record: &Record, who: Option<Who>) {
+        if !self.events.tells_of(record.fact.name()) || who.as_ref().is_some_and(|who| !who.notify) {
+            return;
+        }
+        if self.begun.elapsed() > PERIOD {
+            self.begun = std::time::Instant::now();
+            self.told = 0;
+        }
+        self.told += 1;
+        if self.told > MOST {
+            if self.told == MOST + 1 {
+                tracing::warn!("more than {MOST} notices in a minute: `cgmgr events` has the rest");
+            }
+            return;
+        }
+        // Who sits at the session's terminal is told there by the cgmgr in charge.
+        let how = How {
+            journal: true,
+            hook: self.events.on_event.clone(),
+            terminals: Vec::new(),
+            desktop: who.map(|who| who.uid).filter(|uid| *uid != 0),
+        };
+        match sys::fork() {
+            Err(errno) => tracing::warn!("nobody can be told of {}: {errno}", record.fact.name()),
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                for failure in notify::tell(record, &sentence(record), &how) {
+                    tracing::warn!("{failure}");
+                }
+                sys::leave(0);
+            }
+        }
+    }
+}

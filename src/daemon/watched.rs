@@ -1,0 +1,291 @@
+//! One session that is watched.
+
+use crate::kernel::sample::Fields;
+use crate::kernel::sampler::Sampler;
+use crate::kernel::{Group, survey, sys};
+use crate::limits::{KnobId, StallAction};
+use crate::path::{GroupPath, SessionName};
+use crate::plan::equal::same;
+use crate::plan::identity::Identity;
+use crate::record::fold::{self, Pace, Told};
+use crate::record::watchdog::Watchdog;
+use crate::record::{Drift, Fact, Record, Stall};
+use crate::session::measure::{self, Moment};
+use crate::session::place::Place;
+use crate::session::records::Records;
+use crate::session::verdict::Oom;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The files whose changes the kernel tells of (cgroup-v2.rst).
+const FILES: [&str; 3] = ["memory.events", "pids.events", "cgroup.events"];
+
+/// What a look has shown.
+pub(super) enum Woken {
+    /// The group is gone.
+    Gone,
+    /// It is there.
+    Lives {
+        /// There were OOM kills that no record tells of.
+        kills: bool,
+        /// Nothing is in it any more.
+        empty: bool,
+    },
+}
+
+/// Who a session is for those who are told of it.
+#[derive(Debug, Clone)]
+pub(super) struct Who {
+    /// People are told of its OOM kills.
+    pub(super) notify: bool,
+    /// The user that its command runs as.
+    pub(super) uid: u32,
+}
+
+/// A session that is watched.
+pub(super) struct Watched {
+    pub(super) name: SessionName,
+    path: GroupPath,
+    sampler: Sampler,
+    identity: Identity,
+    pub(super) records: Records,
+    /// The levels above when it was found.
+    pub(super) before: Moment,
+    pace: Pace,
+    watchdog: Watchdog,
+    /// OOM kills that the kernel has counted.
+    pub(super) kills: u64,
+    files: Vec<OwnedFd>,
+    /// It has no watch: it is looked at once a second.
+    is_polled: bool,
+    looked: Duration,
+    /// What was told of drift, by knob: the value that was found.
+    drift: BTreeMap<String, String>,
+}
+
+impl Watched {
+    /// Begins to watch a session; `None` where it has no mark yet.
+    pub(super) fn begin(
+        place: &Place,
+        (name, path, group): (SessionName, GroupPath, Group),
+        told: &mut BTreeMap<String, Told>,
+    ) -> Option<Self> {
+        let identity = survey::identity(&group)?;
+        let mut records = Records::resumed(place.store.clone(), &name, &group, &identity);
+        let told = told.remove(records.id()).unwrap_or_default();
+        records.know_of_kills(told.kills);
+        let before = Moment {
+            levels: match &place.tree {
+                Some(tree) => measure::events_above(tree, &path, place.is_namespaced()),
+                None => Vec::new(),
+            },
+            ..Moment::default()
+        };
+        Some(Self {
+            name,
+            path,
+            sampler: Sampler::new(group).ok()?,
+            identity,
+            records,
+            before,
+            pace: Pace::new(told),
+            watchdog: Watchdog::default(),
+            kills: told.kills,
+            files: Vec::new(),
+            is_polled: false,
+            looked: Duration::ZERO,
+            drift: BTreeMap::new(),
+        })
+    }
+
+    /// Has epoll tell of its events.
+    pub(super) fn watch(&mut self, epoll: &OwnedFd, token: u64) -> Result<(), Errno> {
+        for name in FILES {
+            // A controller that is not on has no file, and nothing to tell.
+            let file = match self.sampler.group().watch(name) {
+                Ok(file) => file,
+                Err(error) if error.is_gone() => continue,
+                Err(error) => return self.polled(error.errno),
+            };
+            if let Err(errno) = epoll::add(
+                epoll,
+                &file,
+                EventData::new_u64(token),
+                EventFlags::PRI | EventFlags::ET,
+            ) {
+                return self.polled(errno);
+            }
+            self.files.push(file);
+        }
+        Ok(())
+    }
+
+    fn polled(&mut self, errno: Errno) -> Result<(), Errno> {
+        self.files.clear();
+        self.is_polled = true;
+        Err(errno)
+    }
+
+    pub(super) fn id(&self) -> &str {
+        self.records.id()
+    }
+
+    pub(super) fn group_id(&self) -> u64 {
+        self.sampler.id()
+    }
+
+    pub(super) fn path(&self) -> &GroupPath {
+        &self.path
+    }
+
+    pub(super) fn group(&self) -> &Group {
+        self.sampler.group()
+    }
+
+    /// Records OOM kills.
+    pub(super) fn record(&mut self, oom: &Oom, kills: u64) {
+        self.records.oom(oom, kills, self.sampler.group());
+    }
+
+    pub(super) fn who(&self) -> Who {
+        Who {
+            notify: self.records.notify,
+            uid: self.identity.uid,
+        }
+    }
+
+    /// When to look whatever happens, since the daemon began.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let stall = self
+            .watchdog
+            .is_awake()
+            .then(|| self.looked + Duration::from_secs(2));
+        let polled = self.is_polled.then(|| self.looked + super::POLL);
+        let told = self
+            .pace
+            .due()
+            .map(|due| due.max(self.looked + Duration::from_millis(10)));
+        // Kills that the one in charge has not recorded: it may have been killed itself.
+        let kills = (self.kills > self.records.kills()).then(|| self.looked + super::POLL);
+        [stall, polled, told, kills].into_iter().flatten().min()
+    }
+
+    /// Somebody recorded something of it.
+    pub(super) fn hear(&mut self, record: &Record) {
+        if let Fact::OomKill(kill) = &record.fact {
+            self.records.know_of_kills(kill.total);
+        }
+    }
+
+    /// Samples it, and records what is new.
+    pub(super) fn look(&mut self, now: Duration) -> Woken {
+        self.looked = now;
+        // Read, so that the kernel tells of the next change: poll(2) of these files is armed by that (kernfs).
+        for file in &self.files {
+            let _ = crate::kernel::group::read_record(rustix::fd::AsFd::as_fd(file));
+        }
+        let fields = Fields::FOLDED.and(Fields::STALL);
+        let Some(sample) = self.sampler.sample(fields) else {
+            return Woken::Gone;
+        };
+        let folded = fold::fold(&mut self.pace, &sample, now);
+        for fact in folded.facts {
+            self.records.write(fact);
+        }
+        if let Some(stall) = self.watchdog.look(&sample, now) {
+            self.stalled(stall);
+        }
+        self.kills = self.kills.max(folded.total_kills);
+        Woken::Lives {
+            kills: self.kills > self.records.kills(),
+            empty: sample.populated == Some(false),
+        }
+    }
+
+    /// What the role wants to be done about it.
+    fn stalled(&mut self, mut stall: Stall) {
+        let declared = self.identity.limits.get(KnobId::Stall.knob().key);
+        let wanted =
+            declared.and_then(|text| StallAction::ALL.into_iter().find(|action| action.word() == text));
+        stall.action = wanted.unwrap_or_default();
+        let group = self.sampler.group();
+        let done = match stall.action {
+            StallAction::Record => Ok(()),
+            StallAction::Lift if group.is_in_scope() => {
+                Err("its limits are systemd's to change: `cgmgr set SESSION memory_high=max`".to_owned())
+            }
+            StallAction::Lift => group.write("memory.high", "max").map_err(|e| e.to_string()),
+            StallAction::Kill => group.kill().map_err(|e| e.to_string()),
+        };
+        stall.error = done.err();
+        if stall.error.is_none() && stall.action == StallAction::Lift {
+            // What cgmgr did itself is no drift.
+            self.drift
+                .insert(KnobId::MemoryHigh.knob().key.into(), "max".into());
+        }
+        self.records.write(Fact::Stalled(stall));
+    }
+
+    /// Compares its limits with what they were set to, as its mark says now.
+    pub(super) fn look_for_drift(&mut self, repair: bool) {
+        let group = self.sampler.group();
+        let Some(identity) = survey::identity(group) else {
+            return;
+        };
+        let page_size = sys::page_size() as u64;
+        let mut facts = Vec::new();
+        for (key, declared) in &identity.limits {
+            let Some(knob) = KnobId::from_key(key).map(KnobId::knob) else {
+                continue;
+            };
+            let Some(file) = knob.file.filter(|_| !identity.unconfined.contains(key)) else {
+                continue;
+            };
+            let Ok(Some(found)) = group.get(file) else {
+                continue;
+            };
+            let found = found.lines().next().unwrap_or_default().to_owned();
+            if !is_value(declared) || same(knob, declared, &found, page_size) {
+                self.drift.remove(key);
+                continue;
+            }
+            if self.drift.get(key) == Some(&found) {
+                continue;
+            }
+            // A scope's are systemd's to write: what it rounds, and when, is in its receipt.
+            if group.is_in_scope() {
+                continue;
+            }
+            let repaired = repair && group.write(file, declared).is_ok();
+            if !repaired {
+                self.drift.insert(key.clone(), found.clone());
+            }
+            facts.push(Fact::Drifted(Drift {
+                group: group.path().to_owned(),
+                knob: key.clone(),
+                declared: declared.clone(),
+                found,
+                repaired,
+            }));
+        }
+        self.identity = identity;
+        for fact in facts {
+            self.records.write(fact);
+        }
+    }
+
+    /// Records what was counted and not told yet.
+    pub(super) fn flush(&mut self) {
+        for fact in self.pace.flush() {
+            self.records.write(fact);
+        }
+    }
+}
+
+/// Whether a declared text is one that a control file holds.
+fn is_value(declared: &str) -> bool {
+    declared == "max" || declared.starts_with(|c: char| c.is_ascii_digit()) || declared.starts_with("max ")
+}
