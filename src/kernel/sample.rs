@@ -157,9 +157,10 @@ impl Split {
     }
 }
 
-/// Which files are read for a sample. All but two are single values that the kernel has at hand. cpu.stat and memory.stat
-/// make it first add up, for the group and all below it, what every CPU counted on its own: memory.stat is the dearest of
-/// all and is in none of the sets here but [`Fields::ALL`].
+/// Which files are read for a sample. Nearly all of what one costs is the kernel's to open, read and close a file, whatever is
+/// in it. memory.stat takes it four times as long as any other (docs/speed.md): for that, and for cpu.stat, it first adds up
+/// what every CPU counted on its own, for the group and all below it. So memory.stat is in none of the sets here but
+/// [`Fields::ALL`], and is for the moment when somebody asks what the memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fields(u16);
 
@@ -373,7 +374,8 @@ mod tests {
                 "memory.current",
                 "memory.high",
                 "memory.max",
-                "memory.pressure"
+                "memory.pressure",
+                "pids.max"
             ]
         );
         assert_eq!(Fields::ALL.files().count(), FILES.len());

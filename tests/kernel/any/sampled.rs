@@ -148,12 +148,13 @@ fn a_session_that_stands_still_over_its_high_is_told() {
 
 #[test]
 fn one_whose_page_cache_is_taken_back_gets_on() {
-    let lab = Lab::new();
-    let file = lab.path("sparse");
-    std::fs::File::create(&file)
+    let _lab = Lab::new();
+    // What is in tmpfs is no page cache that could be taken back.
+    let file = "/var/tmp/cgmgr-sampled";
+    std::fs::File::create(file)
         .and_then(|made| made.set_len(200 << 20))
         .expect("a file");
-    let script = format!("while :; do cat {file} | tr '\\0' ' ' > /dev/null; done");
+    let script = format!("while :; do md5sum {file} > /dev/null; done");
     let mut run = command(["run", "--name", "reader", "--memory-high", "20MiB"]);
     run.args(["--memory-max", "200MiB", "--", "sh", "-c", &script]);
     let live = Live::of("reader", &mut run);
@@ -173,4 +174,5 @@ fn one_whose_page_cache_is_taken_back_gets_on() {
     );
     cgmgr(&["kill", "reader"]).expect(0);
     live.wait();
+    std::fs::remove_file(file).expect("a file of ours");
 }
