@@ -31,16 +31,29 @@ pub fn resolve(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Resolved, Box<Diagnostic>> {
     let source = read(path)?;
+    Ok(with(machine, overrides, env, |inputs| {
+        role::resolve(source, inputs)
+    }))
+}
+
+/// What the meaning of a role without flags depends on, with this process's own environment.
+pub fn with_inputs<T>(machine: &Machine, then: impl FnOnce(&Inputs<'_>) -> T) -> T {
+    with(machine, &Overrides::default(), &env, then)
+}
+
+fn with<T>(
+    machine: &Machine,
+    overrides: &Overrides,
+    env: &dyn Fn(&str) -> Option<String>,
+    then: impl FnOnce(&Inputs<'_>) -> T,
+) -> T {
     let load = |path: &Path| read_file(path, ROLE);
-    Ok(role::resolve(
-        source,
-        &Inputs {
-            machine,
-            env,
-            load: &load,
-            overrides,
-        },
-    ))
+    then(&Inputs {
+        machine,
+        env,
+        load: &load,
+        overrides,
+    })
 }
 
 /// A variable of cgmgr's own environment, for [`resolve`]. One that is not Unicode counts as unset.

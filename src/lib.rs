@@ -12,6 +12,8 @@
 //!                                 ▲
 //!                                 └── host facts, current state   values, made by kernel::probe and kernel::survey
 //!
+//! limits ─► translate ─► docker | podman | systemd | OCI | Kubernetes …      text out, with losses; import is the way back
+//!
 //! session: launch ─► supervise ─► verdict ─► tell                 one run of a command, from name to removal
 //! workspace: sessions for programs that embed cgmgr            cli: what is typed and what is shown
 //! ```
@@ -20,13 +22,15 @@
 //!
 //! | module | is | may not |
 //! |---|---|---|
-//! | [`text`], [`path`] | text for people; names that cannot leave the tree | do I/O |
+//! | [`text`], [`path`], [`order`] | text for people; names that cannot leave the tree; sorting | do I/O |
 //! | [`host`] | this machine as a plain value | do I/O |
 //! | [`limits`] | typed limits, and the knob table: the one place where a limit's meaning is written | do I/O |
 //! | `interop` | conversions for programs that use the crate cgroups-rs (feature of that name) | do I/O |
 //! | [`role`] | role files: text, `$VAR`, inheritance, every mistake with its place | do I/O |
 //! | [`files`] | role files, and the host's policy, on disk | hang on a path, whatever it leads to |
 //! | [`plan`] | the steps from what is to what should be, with their undo; receipts | do I/O |
+//! | [`translate`] | a role in the words of other programs, with what is lost | do I/O |
+//! | [`import`] | a role of what another program was told, with what is not in it | do I/O |
 //! | [`kernel`] | the only code that opens cgroupfs and /proc; `kernel/sys.rs` is the only `unsafe` | decide |
 //! | [`systemd`] | the only code that talks to systemd; `systemd/bus.rs` is the only one that knows D-Bus | decide |
 //! | [`record`] | what was observed: facts with a time, and the summary of a session that is over | do I/O |
@@ -93,11 +97,14 @@ pub mod daemon;
 pub mod doctor;
 pub mod files;
 pub mod host;
+#[cfg(feature = "cli")]
+pub mod import;
 #[cfg(feature = "cgroups-rs")]
 pub mod interop;
 pub mod kernel;
 pub mod limits;
 pub mod notify;
+pub mod order;
 pub mod path;
 pub mod plan;
 pub mod record;
@@ -106,4 +113,5 @@ pub mod session;
 pub mod store;
 pub mod systemd;
 pub mod text;
+pub mod translate;
 pub mod workspace;

@@ -3,6 +3,7 @@
 //! What is not cgmgr's is never overwritten and never removed. A change that fails is taken back.
 
 use crate::host::DAEMON_UNIT;
+use crate::order;
 use crate::plan::drop_in::{FILE, INSTALLED};
 use std::fmt;
 use std::fs;
@@ -155,7 +156,7 @@ impl Folder {
                 units.push(unit.to_owned());
             }
         }
-        units.sort();
+        order::sort(&mut units);
         Ok(units)
     }
 }

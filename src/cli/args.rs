@@ -1,7 +1,8 @@
 //! The command line's definition: what can be typed, and nothing of what it does.
 
 use super::commands::Command;
-use crate::limits::{KnobId, Size};
+use crate::import::Form;
+use crate::limits::{Engine, KnobId, Size};
 use crate::role::Overrides;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, ColorChoice, FromArgMatches, Parser, ValueEnum};
@@ -135,6 +136,74 @@ pub struct ExplainArgs {
     /// Limits over the role's.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// `translate`.
+#[derive(Debug, Args)]
+pub struct TranslateArgs {
+    /// The program to translate for
+    #[arg(long, value_name = "PROGRAM")]
+    pub to: Engine,
+    /// Role file; - is standard input
+    #[arg(value_name = "ROLE")]
+    pub role: PathBuf,
+    /// Percentages are of this much memory instead of this machine's (e.g. 64GiB)
+    #[arg(long, value_name = "SIZE")]
+    pub memory_total: Option<String>,
+    /// The container's image, where the form names one; default: localhost/NAME:latest
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Put the limits into this config.json and print the whole of it (with --to oci)
+    #[arg(long, value_name = "FILE")]
+    pub merge: Option<PathBuf>,
+    /// Print nothing where something declared is lost (exit status 3)
+    #[arg(long)]
+    pub require_limits: bool,
+    /// Print JSON: the text, what is lost, and notes
+    #[arg(long)]
+    pub json: bool,
+    /// Limits over the role's.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// File of another program; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the file is; default: what it looks like
+    #[arg(long, value_name = "FORM")]
+    pub from: Option<Form>,
+    /// The service of a Compose file with several
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Print JSON: the role file as text, and what is not in it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// By the name of the form.
+impl ValueEnum for Form {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Form::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()))
+    }
+}
+
+/// By the name of the engine.
+impl ValueEnum for Engine {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Engine::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()))
+    }
 }
 
 /// `plan` and `apply`.
@@ -675,6 +744,11 @@ mod tests {
             "adopt",
             "check --help",
             "explain -h",
+            "translate --to docker a.toml --image x --cpus 2",
+            "translate --to nothing a.toml",
+            "translate a.toml",
+            "import --from oci a.json --service x",
+            "import",
             "no-such-command",
             "--color never status",
             "--help",

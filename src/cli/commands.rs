@@ -6,8 +6,9 @@
 
 use super::args::{
     AdoptArgs, AnchorArgs, ApplyArgs, CheckArgs, DaemonArgs, DownArgs, EnterArgs, EventsArgs, ExplainArgs,
-    ForgetArgs, FreezeArgs, Global, HistoryArgs, InstallArgs, JsonArgs, LimitsArgs, OomArgs, ProtectArgs,
-    RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs, UninstallArgs, WaitArgs,
+    ForgetArgs, FreezeArgs, Global, HistoryArgs, ImportArgs, InstallArgs, JsonArgs, LimitsArgs, OomArgs,
+    ProtectArgs, RunArgs, SchemaArgs, SessionArgs, SetArgs, StatusArgs, TranslateArgs, UninstallArgs,
+    WaitArgs,
 };
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
@@ -133,4 +134,8 @@ commands! {
     "history" => History(HistoryArgs),
     /// Give the name of an OOM-killed session free, and let go of what was kept of it
     "forget" => Forget(ForgetArgs),
+    /// Say a role in the words of docker, podman, systemd, Kubernetes and others, and what is lost there
+    "translate" => Translate(Box<TranslateArgs>),
+    /// Make a role file of a Compose file, a systemd unit, an OCI config.json, a file of jackin's or multicode's
+    "import" => Import(ImportArgs),
 }

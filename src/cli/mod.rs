@@ -16,6 +16,7 @@ pub mod explain;
 pub mod forget;
 pub mod freeze;
 pub mod history;
+pub mod import;
 pub mod install;
 pub mod limits;
 mod log;
@@ -30,6 +31,7 @@ pub mod schema;
 pub mod set;
 pub mod status;
 pub mod status_text;
+pub mod translate;
 pub mod wait;
 
 use crate::session::end::How;
@@ -117,5 +119,7 @@ fn carry_out(command: &Command, global: &args::Global) -> Outcome {
         Command::Oom(args) => oom::oom(args, global),
         Command::History(args) => history::history(args, global),
         Command::Forget(args) => forget::forget(args, global),
+        Command::Import(args) => import::import(args, global),
+        Command::Translate(args) => translate::translate(args, global),
     }
 }

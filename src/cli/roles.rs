@@ -9,7 +9,7 @@ use crate::host::{Base, Host, Machine, Manager};
 use crate::kernel::{disks, probe};
 use crate::limits::{KnobId, Settings};
 use crate::plan::receipt::{depends_on_version, predict};
-use crate::role::{Diagnostic, HostPolicy, Overrides, Role};
+use crate::role::{Diagnostic, HostPolicy, Overrides, Role, Source};
 use crate::systemd::Systemd;
 use crate::text::escape;
 use std::cell::OnceCell;
@@ -140,8 +140,18 @@ pub fn read(
     host: &Host,
     global: &Global,
 ) -> Result<(Role, Vec<Diagnostic>), CommandError> {
-    let policy = policy(&host.machine, global)?;
-    let resolved = match files::resolve(path, &host.machine, overrides, &files::env) {
+    read_on(path, overrides, &host.machine, global)
+}
+
+/// The same where nothing but the machine's size matters.
+pub fn read_on(
+    path: &Path,
+    overrides: &Overrides,
+    machine: &Machine,
+    global: &Global,
+) -> Result<(Role, Vec<Diagnostic>), CommandError> {
+    let policy = policy(machine, global)?;
+    let resolved = match files::resolve(path, machine, overrides, &files::env) {
         Err(unreadable) => Err(vec![*unreadable]),
         Ok(resolved) => resolved,
     };
@@ -153,6 +163,14 @@ pub fn read(
         ))
     });
     Ok(within(policy, resolved?))
+}
+
+/// The text of a file that is no role; `-` is standard input. What is wrong with it is shown, as [`read`] does.
+pub fn source(path: &Path, global: &Global) -> Result<Source, CommandError> {
+    files::read(path).map_err(|unreadable| {
+        show(&[*unreadable], global);
+        invalid(&format!("{} cannot be read", escape(&path.to_string_lossy())))
+    })
 }
 
 /// A role made of flags alone, within what the host allows.
@@ -179,7 +197,8 @@ fn within(
     (role, warnings)
 }
 
-fn invalid(message: &str) -> CommandError {
+/// Exit status 2, where everything that is wrong has been shown.
+pub fn invalid(message: &str) -> CommandError {
     CommandError {
         status: 2,
         message: message.to_owned(),

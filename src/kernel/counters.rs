@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::order;
+
 /// A flat keyed file: `key value` lines (cgroup-v2.rst, "Format").
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keyed(BTreeMap<String, u64>);
@@ -15,7 +17,7 @@ impl Keyed {
             let (key, value) = line.split_once(' ')?;
             Some((key.to_owned(), value.trim().parse().ok()?))
         };
-        Self(text.lines().filter_map(pair).collect())
+        Self(order::map(text.lines().filter_map(pair)))
     }
 
     /// The value of `key`, if the kernel gave one.

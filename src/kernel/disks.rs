@@ -3,6 +3,7 @@
 
 use super::process;
 use crate::host::{Disk, Hierarchy};
+use crate::order;
 
 /// The machine's disks, by name. What only stands for other devices or for memory (loop, dm, ram, zram) is none.
 pub fn disks(hierarchy: &Hierarchy) -> Vec<Disk> {
@@ -19,7 +20,7 @@ pub fn disks(hierarchy: &Hierarchy) -> Vec<Disk> {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    names.sort();
+    order::sort(&mut names);
     let of = |name: String| {
         let dir = format!("/sys/block/{name}");
         rustix::fs::lstat(format!("{dir}/device")).ok()?;

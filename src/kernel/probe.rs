@@ -2,6 +2,7 @@
 
 use super::{base, mounts, process, sys};
 use crate::host::{Base, Hierarchy, Host, Machine, Mount, MountOptions, NoBase};
+use crate::order;
 use crate::path::GroupPath;
 use rustix::fs::CWD;
 
@@ -129,7 +130,7 @@ fn v2_mounts() -> Vec<mounts::CgroupMount> {
 
 /// The one to use: a writable one, at the usual place.
 fn best_mount(mut found: Vec<mounts::CgroupMount>) -> Option<Mount> {
-    found.sort_by_key(|m| (m.read_only, m.point != USUAL, m.point.len()));
+    order::sort_by_key(&mut found, |m| (m.read_only, m.point != USUAL, m.point.len()));
     found.into_iter().next().map(|m| Mount {
         true_root: shows_true_root(&m.point),
         point: m.point,

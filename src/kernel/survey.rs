@@ -5,6 +5,7 @@ use super::group::{Group, Tree};
 use super::process;
 use crate::host::{Base, SUPERVISOR};
 use crate::limits::KNOBS;
+use crate::order;
 use crate::path::{GroupPath, MAIN, SessionName};
 use crate::plan::apply::{drop_in_path, unread_path};
 use crate::plan::identity::Identity;
@@ -223,6 +224,6 @@ fn sessions(
             name,
         });
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    order::sort_by(&mut found, |a, b| a.name.cmp(&b.name));
     Ok(found)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::engine::Engine;
 use super::table::KNOBS;
 use crate::host::Controller;
 
@@ -142,12 +143,9 @@ pub struct Knob {
     pub absent: &'static str,
     /// The systemd property, as in unit files (systemd.resource-control(5), systemd.exec(5)).
     pub systemd: Option<&'static str>,
-    /// The option of `docker run`.
-    pub docker: Option<&'static str>,
-    /// The field of the OCI runtime specification's config.json.
-    pub oci: Option<&'static str>,
-    /// The field of a Kubernetes container.
-    pub kubernetes: Option<&'static str>,
+    /// What other programs call it, where they have it: an option, a key or a field. Whether it means exactly the same
+    /// there is for the translation to say.
+    pub elsewhere: &'static [(Engine, &'static str)],
     /// What is done instead where there is no right to a cgroup; None where nothing is, or where no cgroup is needed.
     pub stand_in: Option<&'static str>,
     /// False: it is read and checked, and nothing enforces it yet.
@@ -165,6 +163,17 @@ impl Knob {
     /// The key inside its table, e.g. `group`.
     pub fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// What another program calls it; None: it cannot be said there. Those of systemd's are its property.
+    pub fn at(&self, engine: Engine) -> Option<&'static str> {
+        match engine {
+            Engine::SystemdRun | Engine::SystemdUnit => self.systemd,
+            _ => {
+                let mut names = self.elsewhere.iter();
+                names.find(|(known, _)| *known == engine).map(|(_, name)| *name)
+            }
+        }
     }
 
     /// Whether it is set on the process itself before exec, and needs no cgroup: nofile, nice, oom_score_adj.

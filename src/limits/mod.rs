@@ -8,6 +8,7 @@
 
 mod cpu;
 mod decimal;
+mod engine;
 mod error;
 mod foreign;
 mod knob;
@@ -23,6 +24,7 @@ mod value;
 
 pub use crate::host::Controller;
 pub use cpu::{CpuQuota, PERIOD_US};
+pub use engine::Engine;
 pub use error::{ErrorKind, GrammarError};
 pub(crate) use foreign::grant_text;
 pub use knob::{Kind, Knob, KnobId, Part};

@@ -43,12 +43,13 @@ pub fn of_protected(unit: &str, oom_score_adj: i32, nice: Option<i32>) -> String
 }
 
 /// The kernel's text as unit files have it (systemd.resource-control(5)).
-fn unit_text(setting: &Setting) -> Option<String> {
+pub fn unit_text(setting: &Setting) -> Option<String> {
     let text = setting.text()?;
     if setting.knob.file == Some("cpu.max") {
         let (quota, _period) = text.split_once(' ')?;
         // Percent of one CPU with two decimals: exactly the 10 µs of quota that a role can say.
         return Some(match quota.parse::<u64>() {
+            Ok(us) if us % 1000 == 0 => format!("{}%", us / 1000),
             Ok(us) => format!("{}.{:02}%", us / 1000, us % 1000 / 10),
             Err(_) => String::new(),
         });

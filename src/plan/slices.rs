@@ -12,6 +12,7 @@ use super::step::{Notice, Plan, Step};
 use super::unit::{self as property, Property, Value};
 use crate::host::{Base, Host};
 use crate::limits::{KNOBS, KnobId, PERIOD_US, Part, Setting, Settings};
+use crate::order;
 use crate::path::GroupPath;
 use std::collections::BTreeMap;
 
@@ -41,9 +42,7 @@ impl SliceUnit {
             text => text.parse().ok(),
         };
         let words = said.split(' ').filter_map(|word| word.split_once('='));
-        words
-            .filter_map(|(name, value)| Some((name, number(value)?)))
-            .collect()
+        order::map(words.filter_map(|(name, value)| Some((name, number(value)?))))
     }
 
     /// The file in which an administrator set a property with `systemctl set-property`.

@@ -20,6 +20,7 @@ use super::raw::read_policy;
 use super::resolve::{add_note, derive_swap};
 use crate::host::Machine;
 use crate::limits::{KnobId, Max, Nice, Origin, Part, Settings, Value};
+use crate::order;
 use crate::text::escape;
 
 /// What an operator allows, on one machine.
@@ -77,7 +78,9 @@ impl HostPolicy {
                 ),
             }
         }
-        mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
+        order::sort_by_key(&mut mistakes, |mistake| {
+            mistake.span.as_ref().map(|span| span.start)
+        });
         if read.undescribed > 0 {
             mistakes.push(Diagnostic::error(format!("{} more mistakes", read.undescribed)));
         }

@@ -14,6 +14,7 @@ use crate::host::Machine;
 use crate::limits::{
     Bytes, Count, Declared, KNOBS, Kind, Knob, KnobId, Max, Origin, Scalar, Settings, Size, Value,
 };
+use crate::order;
 use crate::text::escape;
 
 /// More mistakes than this are counted and not shown.
@@ -396,14 +397,14 @@ pub(super) fn add_note(settings: &mut Settings, id: KnobId, note: &str) {
 }
 
 /// By file, in the order in which they were read, and by place in the file; flags first.
-fn sort(files: &[(Arc<Source>, Dialect)], diagnostics: &mut [Diagnostic]) {
+fn sort(files: &[(Arc<Source>, Dialect)], diagnostics: &mut Vec<Diagnostic>) {
     let place = |diagnostic: &Diagnostic| {
         let file = files
             .iter()
             .position(|(file, _)| Some(&file.path) == diagnostic.path.as_ref());
         (file, diagnostic.span.as_ref().map(|span| span.start))
     };
-    diagnostics.sort_by_key(place);
+    order::sort_by_key(diagnostics, place);
 }
 
 /// Nobody reads more than so many: the rest is counted.

@@ -84,7 +84,10 @@ fn limits() -> Value {
 /// A table of knobs, in which every other key is a mistake.
 fn table(path: &str, description: &str) -> Value {
     let knobs = KNOBS.iter().filter(|knob| knob.table() == path);
-    let properties: Map<String, Value> = knobs.map(|knob| (knob.name().into(), property(knob))).collect();
+    let mut properties = Map::new();
+    for knob in knobs {
+        properties.insert(knob.name().into(), property(knob));
+    }
     json!({
         "description": description,
         "type": "object",

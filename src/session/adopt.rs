@@ -24,6 +24,7 @@ use crate::kernel::held::{self, Held};
 use crate::kernel::sys::Identity;
 use crate::kernel::{Group, Tree, process};
 use crate::limits::{KnobId, Max, Settings, Value};
+use crate::order;
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::{Promise, Receipt};
 use crate::text::{bytes, count};
@@ -488,13 +489,13 @@ impl Movement<'_> {
     /// Who is in the groups that the moved ones came from.
     fn left_behind(&self) -> Vec<i32> {
         let own = std::process::id() as i32;
-        let from: BTreeSet<&GroupPath> = self.moved.iter().map(|moved| &moved.from).collect();
+        let from = order::set(self.moved.iter().map(|moved| &moved.from));
         let groups = from.into_iter().filter_map(|path| self.tree.group(path).ok());
         let mut pids: Vec<i32> = groups
             .flat_map(|group| group.procs().unwrap_or_default())
             .collect();
         pids.retain(|pid| *pid > 0 && *pid != own && !held::is_kernel_thread(*pid));
-        pids.sort_unstable();
+        order::sort(&mut pids);
         pids.dedup();
         pids
     }
@@ -554,7 +555,7 @@ impl Movement<'_> {
             .iter()
             .filter_map(|m| process::rss(m.pid, page_size))
             .sum();
-        let from: BTreeSet<&str> = self.moved.iter().map(|moved| moved.from.as_str()).collect();
+        let from = order::set(self.moved.iter().map(|moved| moved.from.as_str()));
         let from: Vec<&str> = from.into_iter().collect();
         self.warnings.push(format!(
             "the memory that they hold already (about {}) stays charged to {}",
@@ -572,11 +573,7 @@ impl Movement<'_> {
     }
 
     fn say_of_units(&mut self) {
-        let units: BTreeSet<&str> = self
-            .moved
-            .iter()
-            .filter_map(|moved| unit_of(&moved.from))
-            .collect();
+        let units = order::set(self.moved.iter().filter_map(|moved| unit_of(&moved.from)));
         if units.is_empty() {
             return;
         }

@@ -16,6 +16,7 @@ use crate::host::{Base, sessions_scope};
 use crate::kernel::sys::{self, Child};
 use crate::kernel::{Group, Tree, process, survey};
 use crate::limits::{Part, Priorities, Settings};
+use crate::order;
 use crate::path::{GroupPath, SessionName};
 use crate::plan::Plan;
 use crate::plan::apply;
@@ -82,11 +83,12 @@ pub(super) fn identity(request: &Request<'_>, place: &Place, tenant: &Tenant, re
         role_file: request.role_file.clone(),
         overrides: request.overrides.clone(),
         set_live: Vec::new(),
-        limits: receipt
-            .entries
-            .iter()
-            .map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()))
-            .collect(),
+        limits: order::map(
+            receipt
+                .entries
+                .iter()
+                .map(|e| (e.knob.knob().key.to_owned(), e.requested.clone())),
+        ),
         unconfined: receipt
             .unconfined()
             .map(|e| e.knob.knob().key.to_owned())

@@ -7,6 +7,7 @@
 
 use crate::host::{Base, BaseKind, Manager};
 use crate::kernel::{manager, process};
+use crate::order;
 use crate::path::SessionName;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -275,7 +276,7 @@ impl Registry {
             let stem = file.strip_suffix(".lock").or_else(|| file.strip_suffix(".json"));
             names.extend(stem.and_then(|s| SessionName::new(s).ok()));
         }
-        names.sort();
+        order::sort(&mut names);
         names.dedup();
         Ok(names)
     }
@@ -308,7 +309,7 @@ impl Registry {
     /// live cost little, and the entries of ended ones nothing. Returns the sessions that somebody is in charge of; `own`
     /// is known to be.
     pub fn sweep_debris(&self, own: Option<&SessionName>) -> BTreeSet<SessionName> {
-        let mut attended: BTreeSet<SessionName> = own.cloned().into_iter().collect();
+        let mut attended: BTreeSet<SessionName> = order::set(own.cloned().into_iter());
         // Not by /proc/locks: to list all locks the kernel first waits for every processor (percpu_down_write in
         // fs/locks.c), which takes longer than to ask for a few hundred one by one.
         for entry in std::fs::read_dir(&self.directory).into_iter().flatten().flatten() {
@@ -346,7 +347,7 @@ impl Registry {
                 ended.push((meta.mtime(), name));
             }
         }
-        ended.sort();
+        order::sort(&mut ended);
         let surplus = ended.len().saturating_sub(ENTRIES_KEPT);
         for (_, name) in &ended[..surplus] {
             self.forget(name);

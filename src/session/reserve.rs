@@ -7,6 +7,7 @@ use super::records;
 use super::registry::Lock;
 use crate::host::Base;
 use crate::kernel::{Group, KernelError, Tree, survey};
+use crate::order;
 use crate::path::SessionName;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ impl Beside<'_> {
         Ok(match self {
             Self::On(tree, base) => {
                 let paths = survey::session_paths(tree, base)?;
-                paths.into_iter().map(|(name, _)| name).collect()
+                order::set(paths.into_iter().map(|(name, _)| name))
             }
             Self::Nothing | Self::Below(_) => BTreeSet::new(),
         })

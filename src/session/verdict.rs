@@ -7,6 +7,7 @@
 
 use super::measure::Moment;
 use crate::kernel::kmsg::{Incident, OomLog, Victim};
+use crate::order;
 use crate::path::GroupPath;
 use crate::record::OomKill;
 use crate::record::words::Hit;
@@ -187,7 +188,7 @@ pub fn oom(before: &Moment, after: &Moment, evidence: &Evidence) -> Option<Oom> 
     let of_session = |v: &&Victim| here.iter().any(|i| i.pid == v.pid) || evidence.pids.contains(&v.pid);
     let mut victims: Vec<Victim> = log.victims.iter().filter(of_session).cloned().collect();
     // The one the kernel chose comes first; with memory.oom.group the others die along with it.
-    victims.sort_by_key(|v| {
+    order::sort_by_key(&mut victims, |v| {
         let chosen = here.iter().any(|i| i.pid == v.pid);
         (!chosen, v.repeats == 0, std::cmp::Reverse(v.rss))
     });

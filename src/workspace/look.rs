@@ -3,6 +3,7 @@
 use super::error::Error;
 use crate::host::{Base, Host};
 use crate::kernel::{Group, Tree, base, survey};
+use crate::order;
 use crate::path::{GroupPath, SessionName};
 use crate::plan::receipt::Backend;
 use crate::role::distance;
@@ -162,7 +163,7 @@ impl Look {
                     .map(ToString::to_string),
             );
         }
-        names.sort();
+        order::sort(&mut names);
         names.dedup();
         names
     }
@@ -179,7 +180,7 @@ fn near(typed: &str, all: &[String]) -> Vec<String> {
             (far <= most || begins).then_some((far, name))
         })
         .collect();
-    ranked.sort();
+    order::sort(&mut ranked);
     ranked.into_iter().take(5).map(|(_, name)| name.clone()).collect()
 }
 

@@ -5,37 +5,52 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module, and which others it may use. The order is the way up: nothing uses what comes after it.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     ("text", &[]),
+    ("order", &[]),
     ("path", &["text"]),
     ("host", &["path"]),
     ("limits", &["host"]),
     ("interop", &["host", "limits"]),
-    ("role", &["text", "host", "limits"]),
+    ("role", &["text", "order", "host", "limits"]),
     ("files", &["host", "role"]),
-    ("plan", &["text", "path", "host", "limits"]),
-    ("kernel", &["text", "path", "host", "limits", "plan"]),
-    ("systemd", &["text", "path", "host", "limits", "plan", "kernel"]),
+    ("plan", &["text", "order", "path", "host", "limits"]),
+    ("translate", &["limits", "plan"]),
+    ("import", &["text", "host", "limits", "role", "translate"]),
+    ("kernel", &["text", "order", "path", "host", "limits", "plan"]),
+    (
+        "systemd",
+        &["text", "order", "path", "host", "limits", "plan", "kernel"],
+    ),
     ("record", &["text", "host", "limits", "kernel"]),
     ("store", &["text", "path", "record"]),
     ("notify", &["text", "kernel", "systemd", "record"]),
     (
         "backend",
-        &["text", "path", "host", "limits", "plan", "kernel", "systemd"],
+        &[
+            "text", "order", "path", "host", "limits", "plan", "kernel", "systemd",
+        ],
     ),
     (
         "session",
         &[
-            "text", "path", "host", "limits", "plan", "kernel", "systemd", "record", "store", "notify",
-            "backend",
+            "text", "order", "path", "host", "limits", "plan", "kernel", "systemd", "record", "store",
+            "notify", "backend",
+        ],
+    ),
+    (
+        "daemon",
+        &[
+            "text", "path", "host", "limits", "role", "plan", "kernel", "systemd", "record", "store",
+            "notify", "session",
         ],
     ),
     ("doctor", &["text", "host", "limits", "plan", "session"]),
     (
         "workspace",
         &[
-            "text", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd", "record",
-            "store", "notify", "backend", "session",
+            "text", "order", "path", "host", "limits", "role", "files", "plan", "kernel", "systemd",
+            "record", "store", "notify", "backend", "session",
         ],
     ),
     (
@@ -48,6 +63,8 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "role",
             "files",
             "plan",
+            "translate",
+            "import",
             "systemd",
             "kernel",
             "record",
@@ -55,6 +72,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "notify",
             "backend",
             "session",
+            "daemon",
             "doctor",
             "workspace",
         ],

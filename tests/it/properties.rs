@@ -7,6 +7,7 @@ mod kernel_files;
 mod names;
 mod plans;
 mod role_files;
+mod translations;
 mod values;
 
 use cgmgr::host::Machine;

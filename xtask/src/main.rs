@@ -13,6 +13,7 @@ mod glibc;
 mod guest;
 mod image;
 mod initramfs;
+mod kubernetes;
 mod layout;
 mod libtest;
 mod mirror;
@@ -58,6 +59,8 @@ enum Task {
     Generate,
     /// Measure cgmgr beside its peers and the bare floor.
     Bench(bench::Arguments),
+    /// Let an independent reader of Kubernetes' schemas look at what `translate` writes.
+    Kubernetes,
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Dist => dist::run(),
         Task::Generate => generate::run(),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Kubernetes => kubernetes::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,0 +1,59 @@
+//! `#SBATCH` lines, the head of a batch script.
+//!
+//! What they hold is the cluster's to say: without ConstrainRAMSpace and ConstrainCores in cgroup.conf they only count in
+//! the queue. Sources: sbatch(1), cgroup.conf(5).
+
+use super::sheet::Sheet;
+use crate::limits::{KnobId, Max, PERIOD_US};
+
+const KIB: u64 = 1 << 10;
+
+pub(super) fn lines(sheet: &mut Sheet<'_>) -> String {
+    let mut text = format!("#!/bin/sh\n#SBATCH --job-name={}\n", sheet.name());
+    let mut push = |name: Option<&str>, value: &str| {
+        text.push_str(&format!("#SBATCH {}={value}\n", name.unwrap_or_default()));
+    };
+    let name = |id: KnobId| id.knob().at(crate::limits::Engine::Slurm);
+    if let Some(bytes) = sheet.memory(KnobId::MemoryMax).and_then(Max::at) {
+        push(name(KnobId::MemoryMax), &memory(bytes));
+        if bytes % KIB != 0 {
+            sheet.lose(
+                KnobId::MemoryMax,
+                "memory is counted in KiB: it is rounded down",
+                "declare whole KiB",
+            );
+        }
+    }
+    if let Some(quota) = sheet.quota(KnobId::Cpus) {
+        push(name(KnobId::Cpus), &quota.ceil().to_string());
+        let why = format!(
+            "{} whole CPUs are the job's own, and none of others",
+            quota.ceil()
+        );
+        let whole = quota.quota_us() % PERIOD_US == 0;
+        let instead = if whole {
+            "nothing: it is the same amount, on fixed CPUs"
+        } else {
+            "declare a whole number"
+        };
+        sheet.lose(KnobId::Cpus, &why, instead);
+    }
+    if let Some(group) = sheet.oom_group() {
+        push(name(KnobId::OomGroup), if group { "1" } else { "0" });
+        sheet.note("--oom-kill-step is known from Slurm 24.05 on: older ones refuse the script");
+    }
+    sheet.note(
+        "memory and CPUs hold with ConstrainRAMSpace=yes and ConstrainCores=yes in the cluster's cgroup.conf",
+    );
+    text
+}
+
+/// The largest unit of Slurm's, all of them binary, that it is whole in.
+fn memory(bytes: u64) -> String {
+    let kib = (bytes / KIB).max(1);
+    let units = [("G", 1 << 20), ("M", 1 << 10)];
+    match units.iter().find(|(_, unit)| kib.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", kib / unit),
+        None => format!("{kib}K"),
+    }
+}
