@@ -150,7 +150,7 @@ fn what_is_kept_is_kept_until_it_is_forgotten() {
     store.kept().keep(&name, &record(7, 0)).unwrap();
     assert!(store.kept().has(&name));
     assert_eq!(store.kept().get(&name), Some(record(7, 0)));
-    assert_eq!(store.kept().names().unwrap(), [name.clone()]);
+    assert_eq!(store.kept().names().unwrap(), std::slice::from_ref(&name));
     assert!(store.kept().forget(&name).unwrap() && !store.kept().forget(&name).unwrap());
 }
 
