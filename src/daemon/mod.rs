@@ -14,7 +14,7 @@ mod watched;
 use self::finding::Finding;
 use self::notices::Notices;
 use self::slices::Slices;
-use self::watched::{Watched, Woken};
+use self::watched::{Watched, Who, Woken};
 use crate::kernel::kmsg::{KernelLog, OomLog};
 use crate::path::GroupPath;
 use crate::record::Record;
@@ -29,7 +29,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
 /// The kernel's log is kept so long, in victims: who was killed is asked for soon after.
 const VICTIMS_KEPT: usize = 512;
+/// So many sessions that are over are remembered.
+const GONE_KEPT: usize = 256;
 
 /// What an epoll event is about.
 mod token {
@@ -176,6 +178,8 @@ struct Daemon<'a> {
     looked_around: Instant,
     beat: Option<Duration>,
     beaten: Instant,
+    /// Sessions that are over, the last ones.
+    gone: VecDeque<(String, Who)>,
     /// Some group became empty that nobody attends.
     is_to_sweep: bool,
     warned_of_watches: bool,
@@ -224,6 +228,7 @@ impl<'a> Daemon<'a> {
             looked_around: now,
             beat: None,
             beaten: now,
+            gone: VecDeque::new(),
             is_to_sweep: false,
             warned_of_watches: false,
         })
@@ -327,18 +332,23 @@ impl<'a> Daemon<'a> {
             let Some(record) = Record::from_text(&line) else {
                 continue;
             };
-            let of = self
-                .watched
-                .values_mut()
-                .find(|one| record.id.as_deref() == Some(one.id()));
-            let notify = match of {
+            let id = record.id.as_deref().unwrap_or_default();
+            let of = self.watched.values_mut().find(|one| one.id() == id);
+            let is_told = self.events.tells_of(record.fact.name());
+            let who = match of {
                 Some(one) => {
                     one.hear(&record);
-                    Some(one.who())
+                    is_told.then(|| one.who(self.place))
                 }
-                None => None,
+                None => self
+                    .gone
+                    .iter()
+                    .find(|(gone, _)| gone == id)
+                    .map(|(_, who)| who.clone()),
             };
-            self.notices.tell(&record, notify);
+            if is_told {
+                self.notices.tell(&record, who);
+            }
         }
     }
 
@@ -416,6 +426,11 @@ impl<'a> Daemon<'a> {
         if let Some(mut one) = self.watched.remove(&session) {
             one.flush();
             self.paths.remove(one.path());
+            // Its last records may still be on their way here.
+            if self.gone.len() >= GONE_KEPT {
+                self.gone.pop_front();
+            }
+            self.gone.push_back((one.id().to_owned(), one.who(self.place)));
         }
     }
 

@@ -28,9 +28,9 @@ impl<'a> Notices<'a> {
         }
     }
 
-    /// Has people told of a record, where the host's policy and the session's role want that.
+    /// Has people told of a record, where the session's role wants that.
     pub(super) fn tell(&mut self, record: &Record, who: Option<Who>) {
-        if !self.events.tells_of(record.fact.name()) || who.as_ref().is_some_and(|who| !who.notify) {
+        if who.as_ref().is_some_and(|who| !who.notify) {
             return;
         }
         if self.begun.elapsed() > PERIOD {
@@ -44,12 +44,12 @@ impl<'a> Notices<'a> {
             }
             return;
         }
-        // Who sits at the session's terminal is told there by the cgmgr in charge.
         let how = How {
             journal: true,
             hook: self.events.on_event.clone(),
-            terminals: Vec::new(),
-            desktop: who.map(|who| who.uid).filter(|uid| *uid != 0),
+            desktop: who.as_ref().map(|who| who.uid).filter(|uid| *uid != 0),
+            // Where somebody is in charge, that one says it there.
+            terminals: who.map(|who| who.processes).unwrap_or_default(),
         };
         match sys::fork() {
             Err(errno) => tracing::warn!("nobody can be told of {}: {errno}", record.fact.name()),

@@ -43,6 +43,8 @@ pub(super) struct Who {
     pub(super) notify: bool,
     /// The user that its command runs as.
     pub(super) uid: u32,
+    /// Its processes, where nobody is in charge who would say it at their terminal.
+    pub(super) processes: Vec<i32>,
 }
 
 /// A session that is watched.
@@ -150,8 +152,13 @@ impl Watched {
         self.records.oom(oom, kills, self.sampler.group());
     }
 
-    pub(super) fn who(&self) -> Who {
+    pub(super) fn who(&self, place: &Place) -> Who {
+        let processes = match place.registry.is_attended(&self.name) {
+            true => Vec::new(),
+            false => self.group().processes_below().unwrap_or_default(),
+        };
         Who {
+            processes,
             notify: self.records.notify,
             uid: self.identity.uid,
         }

@@ -24,6 +24,7 @@ mod placement;
 mod predecessors;
 mod priorities;
 mod protect;
+mod records;
 mod refused;
 mod removed;
 pub mod sampled;

@@ -1,0 +1,362 @@
+//! What is on record: true of every session, whoever was killed meanwhile.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::cgmgr::{Done, command, finish, payload, until};
+use crate::lab::{Lab, must, path_of, session_groups, write};
+
+/// A store of the test's own.
+struct Records {
+    lab: Lab,
+    state: String,
+}
+
+impl Records {
+    fn new() -> Records {
+        let lab = Lab::new();
+        let state = lab.path("state");
+        Records { lab, state }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = command(words);
+        command.env("CGMGR_STATE_DIR", &self.state);
+        command
+    }
+
+    fn cgmgr(&self, words: &[&str]) -> Done {
+        finish(&mut self.command(words))
+    }
+
+    /// Runs a payload in a session.
+    fn run(&self, options: &[&str], words: &[&str]) -> Done {
+        let payload = payload();
+        let words = [&["run"], options, &["--", &payload], words].concat();
+        self.cgmgr(&words)
+    }
+
+    /// Records of a session, of this kind.
+    fn of(&self, session: &str, event: &str) -> Vec<Value> {
+        let done = self
+            .cgmgr(&["events", "--json", "--session", session, "--event", event])
+            .expect(0);
+        done.out
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    }
+
+    fn daemon(&self) -> Daemon {
+        let mut command = self.command(&["daemon"]);
+        let child = command.stdout(Stdio::null()).spawn().expect("a daemon");
+        Daemon(child)
+    }
+
+    fn until_recorded(&self, session: &str, event: &str) -> Value {
+        until(&format!("{event} of {session} is on record"), || {
+            !self.of(session, event).is_empty()
+        });
+        self.of(session, event).remove(0)
+    }
+}
+
+/// A daemon of the test's own.
+struct Daemon(Child);
+
+impl Daemon {
+    fn kill(mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_session_is_on_record_from_its_start_to_what_it_used() {
+    let records = Records::new();
+    let role = records
+        .lab
+        .file("calm.role.toml", "[runtime.limits]\npids = 100\n");
+    records
+        .run(&["--role", &role, "--name", "calm"], &["exit", "7"])
+        .expect(7);
+    let started = records.of("calm", "started");
+    let exited = records.of("calm", "exited");
+    assert_eq!((started.len(), exited.len()), (1, 1));
+    assert_eq!(started[0]["id"], exited[0]["id"]);
+    assert_eq!(
+        (&exited[0]["status"], &exited[0]["role"]),
+        (&json!(7), &json!("calm"))
+    );
+    assert_eq!(exited[0]["declared"]["limits"]["pids"], "100");
+    assert!(
+        exited[0]["usage"]["memory_peak"].as_u64() > Some(0),
+        "{}",
+        exited[0]
+    );
+    assert!(exited[0]["oom"].is_null());
+    let history = records
+        .cgmgr(&["history", "--json", "--role", "calm"])
+        .expect(0)
+        .json();
+    assert_eq!(history["sessions"][0], exited[0]);
+    let shown = records.cgmgr(&["history"]).expect(0);
+    assert!(shown.out.contains("calm (calm): status 7"), "{shown:#?}");
+    assert_eq!(session_groups(), [""; 0]);
+}
+
+#[test]
+fn an_oom_kill_is_told_whole_and_its_name_is_kept_until_it_is_forgotten() {
+    let records = Records::new();
+    let limits = ["--name", "hungry", "--memory-max", "16MiB"];
+    let done = records.run(&limits, &["hog", "40"]).expect(137);
+    let hog = done
+        .out
+        .lines()
+        .find_map(|line| line.strip_prefix("hog "))
+        .expect("a pid")
+        .to_owned();
+    let kills = records.of("hungry", "oom_kill");
+    let told: u64 = kills
+        .iter()
+        .map(|kill| kill["kills"].as_u64().expect("a number"))
+        .sum();
+    assert_eq!(told, 1, "{kills:?}");
+    assert_eq!(
+        (&kills[0]["level"], &kills[0]["limit"]),
+        (&json!("session"), &json!(16 << 20))
+    );
+    let exited = &records.of("hungry", "exited")[0];
+    assert_eq!(exited["oom"]["took_command"], true);
+    let list = records.cgmgr(&["oom"]).expect(0);
+    assert!(
+        list.out.contains("hungry: memory_max 16.0 MiB reached") && list.out.contains("; kept"),
+        "{list:#?}"
+    );
+    let story = records.cgmgr(&["oom", "hungry"]).expect(0).out;
+    for part in [
+        "hungry was OOM-killed on ",
+        "Why: memory_max 16.0 MiB reached.",
+        "What to do: Raise --memory-max or build with fewer jobs.",
+        "The command itself was killed.",
+        "no earlier OOM kill of this name or role is on record",
+    ] {
+        assert!(story.contains(part), "{part}\n{story}");
+    }
+    assert!(
+        story.contains(&format!("(pid {hog})")) || story.contains("not known"),
+        "{story}"
+    );
+    records
+        .run(&["--name", "hungry"], &["exit", "0"])
+        .expect(125)
+        .says("session hungry was OOM-killed, and what is known of it is kept");
+    records.cgmgr(&["forget", "hungry"]).expect(0);
+    records
+        .cgmgr(&["forget", "hungry"])
+        .expect(1)
+        .says("nothing is kept of hungry");
+    records.run(&["--name", "hungry"], &["exit", "0"]).expect(0);
+    // Forgotten is the name, not what happened.
+    records.cgmgr(&["oom", "hungry"]).expect(0);
+}
+
+#[test]
+fn with_preserve_state_off_nothing_is_kept() {
+    let records = Records::new();
+    let text = "[runtime.limits]\nmemory_max = \"16 MiB\"\n[runtime.limits.oom]\npreserve_state = false\n";
+    let role = records.lab.file("loose.role.toml", text);
+    for _ in 0..2 {
+        records
+            .run(&["--role", &role, "--name", "loose"], &["hog", "40"])
+            .expect(137);
+    }
+    let story = records.cgmgr(&["oom", "loose"]).expect(0).out;
+    assert!(story.contains("1 earlier session with OOM kills"), "{story}");
+    assert!(story.contains("Raise runtime.limits.memory_max in "), "{story}");
+}
+
+#[test]
+fn the_end_of_a_session_whose_cgmgr_was_killed_is_recorded_by_the_next() {
+    let records = Records::new();
+    let payload = payload();
+    let words = [
+        "run",
+        "--name",
+        "orphan",
+        "--memory-max",
+        "64MiB",
+        "--",
+        &payload,
+        "hold",
+        "4",
+    ];
+    let mut child = records
+        .command(&words)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a session");
+    let group = path_of("orphan");
+    until("it runs", || {
+        Path::new(&group).is_dir() && !records.of("orphan", "started").is_empty()
+    });
+    child.kill().expect("its cgmgr is killed");
+    child.wait().expect("it is gone");
+    assert_eq!(records.of("orphan", "exited").len(), 0);
+    records.cgmgr(&["kill", "orphan"]).expect(0);
+    let exited = records.of("orphan", "exited");
+    assert_eq!(exited.len(), 1);
+    assert!(exited[0]["status"].is_null());
+    assert_eq!(exited[0]["declared"]["limits"]["memory_max"], json!("67108864"));
+    assert_eq!(exited[0]["id"], records.of("orphan", "started")[0]["id"]);
+}
+
+#[test]
+fn the_daemon_records_what_counters_prove_however_often_it_is_killed() {
+    let records = Records::new();
+    let (bin, payload) = (must("CGMGR_BIN"), payload());
+    // Refused forks are counted by the kernel, one by one.
+    let script = format!("exec {payload} hold 1");
+    let words = ["run", "--name", "few", "--pids", "2", "--", "sh", "-c", &script];
+    let mut child = records
+        .command(&words)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a session");
+    let group = path_of("few");
+    until("it runs", || Path::new(&format!("{group}/pids.events")).exists());
+    let refused = |times: u32| {
+        for _ in 0..times {
+            // A command that enters and forks is one too many.
+            let enter = Command::new(&bin)
+                .args(["enter", "few", "--", "sh", "-c", "/bin/true; /bin/true"])
+                .env("CGMGR_STATE_DIR", &records.state)
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            enter.expect("it was started");
+        }
+    };
+    let counted = || -> u64 {
+        let text = std::fs::read_to_string(format!("{group}/pids.events")).expect("counters");
+        text.split_whitespace()
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("a number")
+    };
+    let daemon = records.daemon();
+    refused(2);
+    assert!(counted() > 0, "the kernel refused no fork");
+    records.until_recorded("few", "pids_hit");
+    daemon.kill();
+    refused(2);
+    let daemon = records.daemon();
+    let sum = || -> u64 {
+        let all = records.of("few", "pids_hit");
+        all.iter()
+            .map(|hit| hit["rise"].as_u64().expect("a number"))
+            .sum()
+    };
+    until("what was counted without a daemon is recorded", || {
+        sum() == counted()
+    });
+    write(&format!("{group}/cgroup.freeze"), "1");
+    records.until_recorded("few", "frozen");
+    write(&format!("{group}/cgroup.freeze"), "0");
+    write(&format!("{group}/pids.max"), "50");
+    let drifted = records.until_recorded("few", "drifted");
+    assert_eq!(
+        (&drifted["knob"], &drifted["declared"], &drifted["found"]),
+        (&json!("pids"), &json!("2"), &json!("50"))
+    );
+    records
+        .cgmgr(&["daemon"])
+        .expect(1)
+        .says("another daemon watches these sessions already");
+    records.cgmgr(&["kill", "few"]).expect(0);
+    child.wait().expect("it has ended");
+    drop(daemon);
+    assert_eq!(records.of("few", "pids_hit").len(), 2);
+}
+
+#[test]
+fn the_daemon_tells_of_oom_kills_where_nobody_is_in_charge() {
+    let records = Records::new();
+    let daemon = records.daemon();
+    let (payload, go) = (payload(), records.lab.path("go"));
+    let script = format!("while [ ! -e {go} ]; do sleep 0.1; done; {payload} hog 40; sleep 1000");
+    let words = [
+        "run",
+        "--name",
+        "alone",
+        "--memory-max",
+        "16MiB",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
+    let mut child = records
+        .command(&words)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a session");
+    records.until_recorded("alone", "started");
+    child.kill().expect("its cgmgr is killed");
+    child.wait().expect("it is gone");
+    records.lab.file("go", "");
+    let kill = records.until_recorded("alone", "oom_kill");
+    assert_eq!(
+        (&kill["level"], &kill["kills"], &kill["limit"]),
+        (&json!("session"), &json!(1), &json!(16 << 20))
+    );
+    assert_eq!(
+        kill["scene"]["processes"].as_array().map(|all| !all.is_empty()),
+        Some(true),
+        "{kill}"
+    );
+    records.cgmgr(&["kill", "alone"]).expect(0);
+    let exited = records.until_recorded("alone", "exited");
+    assert_eq!(exited["oom"]["kills"], 1);
+    assert_eq!(records.of("alone", "oom_kill").len(), 1);
+    drop(daemon);
+}
+
+#[test]
+fn a_full_disk_keeps_no_record_out() {
+    let records = Records::new();
+    let disk = records.lab.path("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let mount = |words: &[&str]| finish(Command::new("mount").args(words)).expect(0);
+    mount(&["-t", "tmpfs", "-o", "size=6m,mode=700", "none", &disk]);
+    let records = Records {
+        state: format!("{disk}/state"),
+        ..records
+    };
+    records.run(&["--name", "before"], &["exit", "0"]).expect(0);
+    let full = finish(Command::new("sh").args(["-c", &format!("cat /dev/zero > {disk}/fill")]));
+    full.says("No space left");
+    for _ in 0..20 {
+        records
+            .run(&["--name", "after"], &["exit", "0"])
+            .expect(0)
+            .says_nothing_of("records");
+    }
+    assert_eq!(
+        (
+            records.of("before", "exited").len(),
+            records.of("after", "exited").len()
+        ),
+        (1, 20)
+    );
+    finish(Command::new("umount").arg(&disk)).expect(0);
+}
