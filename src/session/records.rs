@@ -320,10 +320,30 @@ pub fn bury(store: Option<&Arc<Store>>, name: &SessionName, group: &Group) {
     } else {
         Backend::Cgroupfs
     };
-    let exited = of_unattended(&identity, backend.name(), measure::usage(group, wall));
+    let mut exited = of_unattended(&identity, backend.name(), measure::usage(group, wall));
     let events = group.counters("memory.events").unwrap_or_default();
     let kills = events.get("oom_kill").unwrap_or(0);
-    records.exited(exited, unwatched(group, kills).as_ref(), kills);
+    // Whoever looked on, the daemon mostly, has seen more of a kill than is left to be seen.
+    let known = (kills > 0).then(|| last_kill(store, records.id())).flatten();
+    if let Some(known) = known {
+        let told = known.total;
+        records.know_of_kills(told);
+        exited.oom = Some(OomKill {
+            kills: known.kills.max(kills.min(told)),
+            ..known
+        });
+    }
+    let late = unwatched(group, kills).filter(|_| kills > records.kills());
+    records.exited(exited, late.as_ref(), kills);
+}
+
+/// The last record of an OOM kill in this session.
+fn last_kill(store: &Store, id: &str) -> Option<OomKill> {
+    let of_session = |record: Record| match record.fact {
+        Fact::OomKill(kill) if record.id.as_deref() == Some(id) => Some(*kill),
+        _ => None,
+    };
+    store.read().ok()?.filter_map(of_session).last()
 }
 
 /// OOM kills that nobody saw: `kills` were counted. The counters above were not looked at when the session began, so whose
