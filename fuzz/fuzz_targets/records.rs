@@ -1,17 +1,17 @@
-//! What is kept of a session: its mark on a group, which a user may have written where the group is his, and its record.
-//! What is read is written as something that is read as the same.
+//! What is kept of a session: its mark on a group, which a user may have written where the group is his, and its entry in
+//! the registry. What is read is written as something that is read as the same.
 #![no_main]
 
 use cgmgr::plan::identity::Identity;
-use cgmgr::session::registry::Record;
+use cgmgr::session::registry::Entry;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Some(identity) = Identity::from_text(text) {
         assert_eq!(Identity::from_text(&identity.to_text()), Some(identity));
     }
-    if let Some(record) = Record::from_text(text) {
-        assert_eq!(Record::from_text(&record.to_text()), Some(record));
+    if let Some(entry) = Entry::from_text(text) {
+        assert_eq!(Entry::from_text(&entry.to_text()), Some(entry));
     }
     let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
     let kept = Identity::cut_command(&words);
