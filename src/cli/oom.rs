@@ -4,6 +4,7 @@ use super::args::{Global, OomArgs};
 use super::context::{CommandError, Outcome, print_json};
 use super::records::{place, since, store};
 use super::run::session_name;
+use crate::order;
 use crate::record::Record;
 use crate::record::case::{Case, Cases};
 use crate::store::Store;
@@ -35,11 +36,11 @@ fn cases(store: &Store) -> Result<Vec<Case>, CommandError> {
         .iter()
         .filter_map(|name| kept.get(name))
         .collect();
-    old.sort_by_key(|record| record.time_usec);
+    order::sort_by_key(&mut old, |record| record.time_usec);
     old.iter().for_each(|record| cases.add(record));
     store.read().map_err(place)?.for_each(|record| cases.add(&record));
     let mut cases = cases.finish();
-    cases.sort_by_key(|case| case.first_usec);
+    order::sort_by_key(&mut cases, |case| case.first_usec);
     Ok(cases)
 }
 

@@ -1,7 +1,9 @@
 //! What was to be seen in a session at the moment of an OOM kill. Pure.
 
 use crate::kernel::counters::Pressure;
+use crate::order;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 
 pub use crate::kernel::sample::Split;
 
@@ -52,7 +54,7 @@ pub struct Process {
 impl Scene {
     /// Keeps those processes that hold the most.
     pub fn with_processes(mut self, mut all: Vec<Process>) -> Self {
-        all.sort_by(|a, b| b.rss.cmp(&a.rss).then(a.pid.cmp(&b.pid)));
+        order::sort_by_key(&mut all, |process| (Reverse(process.rss), process.pid));
         self.more_processes = all.len().saturating_sub(PROCESSES_KEPT) as u64;
         all.truncate(PROCESSES_KEPT);
         self.processes = all;

@@ -11,6 +11,7 @@ use super::verdict::{Cause, Exit, Oom};
 use crate::kernel::counters::parse_pressure;
 use crate::kernel::{Group, process, survey, sys};
 use crate::limits::{KnobId, Settings, Value};
+use crate::order;
 use crate::path::SessionName;
 use crate::plan::identity::Identity;
 use crate::plan::receipt::Backend;
@@ -258,7 +259,7 @@ pub(super) fn of_running(running: &Running, ended: &Ended, story: &[String]) -> 
         oom_unknown: ended.oom_unknown,
         usage: ended.usage.clone(),
         declared: Declared {
-            limits: limits.collect(),
+            limits: order::map(limits),
             ..exited.declared
         },
         story: story.to_vec(),

@@ -2,6 +2,7 @@
 //! (`oom.preserve_state`).
 
 use super::Directory;
+use crate::order;
 use crate::path::SessionName;
 use crate::record::Record;
 use std::fs::File;
@@ -90,7 +91,7 @@ impl<'a> Kept<'a> {
                 SessionName::new(file.to_str()?.strip_suffix(".json")?).ok()
             })
             .collect();
-        names.sort();
+        order::sort(&mut names);
         Ok(names)
     }
 }

@@ -22,8 +22,8 @@ const LAYERS: [(&str, &[&str]); 22] = [
         "systemd",
         &["text", "order", "path", "host", "limits", "plan", "kernel"],
     ),
-    ("record", &["text", "host", "limits", "kernel"]),
-    ("store", &["text", "path", "record"]),
+    ("record", &["text", "order", "host", "limits", "kernel"]),
+    ("store", &["text", "order", "path", "record"]),
     ("notify", &["text", "kernel", "systemd", "record"]),
     (
         "backend",
@@ -57,6 +57,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
         "cli",
         &[
             "text",
+            "order",
             "path",
             "host",
             "limits",
