@@ -5,7 +5,7 @@ use crate::import::Form;
 use crate::limits::{Engine, KnobId, Size};
 use crate::role::Overrides;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Args, ColorChoice, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,19 +43,30 @@ impl Cli {
     pub fn read(typed: &[OsString]) -> Result<Self, clap::Error> {
         let name = typed.get(1).and_then(|word| word.to_str());
         let Some((name, command)) = name.and_then(|name| Some((name, Command::alone(name)?))) else {
-            return Self::try_parse_from(typed);
+            let mut matches = matches(Self::command(), typed)?;
+            return Self::from_arg_matches_mut(&mut matches)
+                .map_err(|error| error.format(&mut Self::command()));
         };
         let program = Path::new(&typed[0]).file_name().unwrap_or_default();
         let command = command
             .bin_name(format!("{} {name}", program.to_string_lossy()))
             .max_term_width(100)
             .styles(STYLES);
-        let matches = command.try_get_matches_from(&typed[1..])?;
+        let mut matches = matches(command, &typed[1..])?;
         Ok(Self {
-            global: Global::from_arg_matches(&matches)?,
-            command: Command::of(name, &matches)?,
+            global: Global::from_arg_matches_mut(&mut matches)?,
+            command: Command::of(name, &mut matches)?,
         })
     }
+}
+
+/// What was typed, as `command` understands it.
+///
+/// The definition is not given back: a process has one, and to free its hundreds of strings took a tenth of a launch.
+fn matches(mut command: clap::Command, typed: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    let matches = command.try_get_matches_from_mut(typed);
+    std::mem::forget(command);
+    matches
 }
 
 /// What applies to every command.
@@ -681,7 +692,6 @@ pub struct AdoptArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {

@@ -13,8 +13,23 @@ use super::args::{
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 
+/// A command before anything is typed.
+struct Entry {
+    name: &'static str,
+    about: &'static str,
+    hidden: bool,
+    /// Works out its arguments.
+    augment: fn(clap::Command) -> clap::Command,
+}
+
+impl Entry {
+    fn of(name: &str) -> Option<&'static Self> {
+        Command::ALL.iter().find(|entry| entry.name == name)
+    }
+}
+
 macro_rules! commands {
-    ($(#[doc = $about:literal] $(#[$hide:ident])? $name:literal => $variant:ident($args:ty),)+) => {
+    ($(#[doc = $about:literal] $(#[hidden = $hidden:literal])? $name:literal => $variant:ident($args:ty),)+) => {
         /// The commands.
         #[derive(Debug)]
         pub enum Command {
@@ -22,21 +37,26 @@ macro_rules! commands {
         }
 
         impl Command {
+            // Arguments by pointer: a definition per command in one function would take pages of stack.
+            const ALL: &[Entry] = &[$(Entry {
+                name: $name,
+                about: $about.trim_ascii(),
+                hidden: false $(|| $hidden)?,
+                // The about is said again, in place of what the arguments' type says.
+                augment: |command| <$args as Args>::augment_args(command).about($about.trim_ascii()),
+            },)+];
+
             /// What the command of this name takes, with what applies to every command, and nothing of the others.
             pub fn alone(name: &str) -> Option<clap::Command> {
-                // By pointer: a definition per command in one function would take pages of stack.
-                let (name, augment, about): (_, fn(clap::Command) -> clap::Command, _) = match name {
-                    $($name => ($name, <$args as Args>::augment_args, $about),)+
-                    _ => return None,
-                };
-                let command = augment(clap::Command::new(name));
-                Some(Global::augment_args(command).about(about.trim()))
+                let entry = Entry::of(name)?;
+                let command = (entry.augment)(clap::Command::new(entry.name));
+                Some(Global::augment_args(command).about(entry.about))
             }
 
             /// The command of this name, from what was typed for it.
-            pub fn of(name: &str, matches: &ArgMatches) -> Result<Self, clap::Error> {
+            pub fn of(name: &str, matches: &mut ArgMatches) -> Result<Self, clap::Error> {
                 match name {
-                    $($name => Ok(Self::$variant(FromArgMatches::from_arg_matches(matches)?)),)+
+                    $($name => Ok(Self::$variant(FromArgMatches::from_arg_matches_mut(matches)?)),)+
                     _ => Err(clap::Error::raw(ErrorKind::InvalidSubcommand, "there is no such command")),
                 }
             }
@@ -44,13 +64,10 @@ macro_rules! commands {
 
         impl Subcommand for Command {
             fn augment_subcommands(command: clap::Command) -> clap::Command {
-                // The about is said twice: for the list of commands, and in place of what the arguments' type says.
-                command$(.subcommand(
-                    clap::Command::new($name)
-                        .about($about.trim())
-                        $(.$hide(true))?
-                        .defer(|command| <$args as Args>::augment_args(command).about($about.trim())),
-                ))+
+                Self::ALL.iter().fold(command, |command, entry| {
+                    let alone = clap::Command::new(entry.name).about(entry.about);
+                    command.subcommand(alone.hide(entry.hidden).defer(entry.augment))
+                })
             }
 
             fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
@@ -58,14 +75,18 @@ macro_rules! commands {
             }
 
             fn has_subcommand(name: &str) -> bool {
-                matches!(name, $($name)|+)
+                Entry::of(name).is_some()
             }
         }
 
         impl FromArgMatches for Command {
             fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-                match matches.subcommand() {
-                    Some((name, matches)) => Self::of(name, matches),
+                Self::from_arg_matches_mut(&mut matches.clone())
+            }
+
+            fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+                match matches.remove_subcommand() {
+                    Some((name, mut matches)) => Self::of(&name, &mut matches),
                     None => Err(clap::Error::raw(ErrorKind::MissingSubcommand, "a command is missing")),
                 }
             }
@@ -108,7 +129,7 @@ commands! {
     /// Print the JSON Schema of role files, for editors
     "schema" => Schema(SchemaArgs),
     /// Make the place of sessions, and what holds it (started by cgmgr-sessions.service)
-    #[hide]
+    #[hidden = true]
     "anchor" => Anchor(AnchorArgs),
     /// Change the limits of a session while it runs
     "set" => Set(SetArgs),
