@@ -1,7 +1,11 @@
 //! The log on standard error, at the level that CGMGR_LOG names (error, warn, info, debug, trace); default: warn.
+//!
+//! One line for each event: its level, its message, its fields. There are no spans.
 
-use std::io;
-use std::sync::OnceLock;
+use crate::text::escape;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -12,35 +16,14 @@ pub fn to_stderr() {
         .ok()
         .and_then(|l| l.parse().ok())
         .unwrap_or(Level::WARN);
-    let _ = tracing::subscriber::set_global_default(Lazy {
-        level,
-        formatter: OnceLock::new(),
-    });
+    let _ = tracing::subscriber::set_global_default(Stderr { level });
 }
 
-/// A formatter that is made for the first line: most launches have none, and it takes tables that they would pay for.
-struct Lazy {
+struct Stderr {
     level: Level,
-    formatter: OnceLock<Box<dyn Subscriber + Send + Sync>>,
 }
 
-impl Lazy {
-    fn formatter(&self) -> &(dyn Subscriber + Send + Sync) {
-        let made = self.formatter.get_or_init(|| {
-            let formatter = tracing_subscriber::fmt()
-                .with_max_level(self.level)
-                .with_target(false)
-                // Built without colours; asking for them would panic.
-                .with_ansi(false)
-                .with_writer(io::stderr)
-                .without_time();
-            Box::new(formatter.finish())
-        });
-        made.as_ref()
-    }
-}
-
-impl Subscriber for Lazy {
+impl Subscriber for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level
     }
@@ -49,27 +32,41 @@ impl Subscriber for Lazy {
         Some(LevelFilter::from_level(self.level))
     }
 
-    fn new_span(&self, span: &Attributes<'_>) -> Id {
-        self.formatter().new_span(span)
-    }
-
-    fn record(&self, span: &Id, values: &Record<'_>) {
-        self.formatter().record(span, values);
-    }
-
-    fn record_follows_from(&self, span: &Id, follows: &Id) {
-        self.formatter().record_follows_from(span, follows);
-    }
-
     fn event(&self, event: &Event<'_>) {
-        self.formatter().event(event);
+        let mut line = Line(format!("{:>5}", event.metadata().level().as_str()));
+        event.record(&mut line);
+        line.0.push('\n');
+        // Where nobody listens there is nobody to tell.
+        let _ = io::stderr().write_all(line.0.as_bytes());
     }
 
-    fn enter(&self, span: &Id) {
-        self.formatter().enter(span);
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
     }
 
-    fn exit(&self, span: &Id) {
-        self.formatter().exit(span);
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// What of an event is shown so far.
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = format!("{value:?}");
+        let _ = match field.name() {
+            // A message may have lines, but nothing else that a terminal acts on.
+            "message" => write!(
+                self.0,
+                " {}",
+                value.split('\n').map(escape).collect::<Vec<_>>().join("\n")
+            ),
+            name => write!(self.0, " {name}={value}"),
+        };
     }
 }
