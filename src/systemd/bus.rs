@@ -18,11 +18,12 @@ use crate::host::Manager;
 use crate::kernel::manager;
 use crate::plan::unit::{Property, Value};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use serde::{Deserialize, Deserializer};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
-use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+use zbus::{OwnedObjectPath, Signature, Type, Variant};
 
 /// How long a request may take, until its job is done.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -98,8 +99,8 @@ impl Systemd {
     pub fn version(&self) -> Result<u32, BusError> {
         self.ask("read the version", |bus| {
             let reply = bus.call(PATH, PROPERTIES, "Get", &(MANAGER, "Version"))?;
-            let number = reply.body(|version: OwnedVariant| match &*version {
-                Variant::Str(text) => leading_number(text.as_str()),
+            let number = reply.body(|version: Read| match version.0 {
+                Some(Value::Text(text)) => leading_number(&text),
                 _ => 0,
             });
             number.map_err(Fault::Garbled)
@@ -428,31 +429,45 @@ fn variants(properties: &[Property]) -> Vec<(&str, Variant<'_>)> {
         .collect()
 }
 
-fn of_properties(all: HashMap<String, OwnedVariant>) -> Unit {
-    let text = |name: &str| match all.get(name).map(|value| &**value) {
-        Some(Variant::Str(text)) => text.as_str().to_owned(),
-        _ => String::new(),
-    };
-    let texts = |name: &str| match all.get(name).map(|value| &**value) {
-        Some(Variant::Array(texts)) => texts
-            .iter()
-            .filter_map(|text| match text {
-                Variant::Str(text) => Some(text.as_str().to_owned()),
-                _ => None,
-            })
-            .collect(),
+/// A property's value as it was answered; `None` if it is of a type that nothing here reads.
+struct Read(Option<Value>);
+
+impl Type for Read {
+    const SIGNATURE: &'static Signature = Variant::SIGNATURE;
+}
+
+impl<'d> Deserialize<'d> for Read {
+    fn deserialize<D: Deserializer<'d>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = |value: &Variant<'_>| match value {
+            Variant::Str(text) => Some(text.as_str().to_owned()),
+            _ => None,
+        };
+        Ok(Self(match Variant::deserialize(deserializer)? {
+            Variant::Bool(on) => Some(Value::Bool(on)),
+            Variant::Array(texts) => Some(Value::Texts(texts.iter().filter_map(text).collect())),
+            other => text(&other).map(Value::Text),
+        }))
+    }
+}
+
+fn of_properties(mut all: HashMap<String, Read>) -> Unit {
+    let mut take = |name: &str| all.remove(name).and_then(|read| read.0);
+    let transient = take("Transient") == Some(Value::Bool(true));
+    let drop_ins = match take("DropInPaths") {
+        Some(Value::Texts(texts)) => texts,
         _ => Vec::new(),
+    };
+    let mut text = |name: &str| match take(name) {
+        Some(Value::Text(text)) => text,
+        _ => String::new(),
     };
     Unit {
         active: text("ActiveState"),
         load: text("LoadState"),
         fragment: text("FragmentPath"),
-        transient: matches!(
-            all.get("Transient").map(|value| &**value),
-            Some(Variant::Bool(true))
-        ),
+        transient,
         description: text("Description"),
-        drop_ins: texts("DropInPaths"),
+        drop_ins,
         group: text("ControlGroup"),
     }
 }
