@@ -1,5 +1,6 @@
 //! Has the linker put what a launch runs side by side in the released program (`cargo xtask layout` says why), and leave out
-//! what is for unwinding only. Where the workspace's settings do not name the scripts, nothing is done.
+//! what is for unwinding only, and all but one of functions that are the same. Where the workspace's settings do not say so,
+//! nothing is done.
 
 use std::env::var;
 use std::path::Path;
@@ -15,5 +16,12 @@ fn main() {
         if released && gnu && Path::new(&script).is_file() {
             println!("cargo::rustc-link-arg-bin=cgmgr=-Wl,-T,{script}");
         }
+    }
+    println!("cargo::rerun-if-env-changed=CGMGR_LINKED");
+    if let Ok(options) = var("CGMGR_LINKED")
+        && released
+        && gnu
+    {
+        println!("cargo::rustc-link-arg-bin=cgmgr=-Wl,{options}");
     }
 }
