@@ -18,8 +18,10 @@ use crate::plan::receipt::{
 use crate::plan::slices::{Drift, drift, foretell};
 use crate::plan::state::{SessionState, Survey};
 use crate::plan::{Plan, Step};
+use crate::record::{Applied, Fact};
 use crate::role::{HostPolicy, Overrides, Role};
 use crate::session::launch::Place;
+use crate::session::records::of_machine;
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -67,6 +69,7 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
         work.plan.warnings.iter().for_each(warn_notice);
     }
     carry_out(&work.plan.steps, &place, tree)?;
+    record(&work, args, &place);
     place.registry.sweep();
     let after = look(&place, tree, base)?;
     let receipts = receipts(&work, &work.sessions(&after, &place), base, &after);
@@ -88,6 +91,20 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
         print_receipts(&receipts, &work.plan)?;
     }
     held_or_failed(&receipts, &after, &place, &work)
+}
+
+/// Puts on record that a role was applied, where that changed something.
+fn record(work: &Work<'_>, args: &ApplyArgs, place: &Place) {
+    let (Some(store), false) = (&place.store, work.plan.steps.is_empty()) else {
+        return;
+    };
+    let fact = Fact::Applied(Applied {
+        file: Some(args.role.to_string_lossy().into_owned()),
+        changes: work.plan.steps.len() as u64,
+    });
+    if let Err(error) = of_machine(store, Some(&work.role.name), fact) {
+        context::warn(format_args!("that it was applied cannot be recorded: {error}"));
+    }
 }
 
 /// What this host was said to hold, and does not: systemd accepts a value and may write another, or none.

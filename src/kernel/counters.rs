@@ -38,7 +38,8 @@ impl Keyed {
     /// The sums of both.
     pub fn plus(mut self, other: &Self) -> Self {
         for (key, value) in &other.0 {
-            *self.0.entry(key.clone()).or_default() += value;
+            let sum = self.0.entry(key.clone()).or_default();
+            *sum = sum.saturating_add(*value);
         }
         self
     }

@@ -53,6 +53,12 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// Takes what one of the files says ([`Fields::files`]); whether it is one.
+    pub fn take(&mut self, file: &str, text: &str) -> bool {
+        let known = FILES.iter().find(|known| known.name == file);
+        known.inspect(|file| (file.put)(self, text)).is_some()
+    }
+
     /// How often a fork was refused by the limit of this very group, as far as the kernel tells.
     pub fn forks_refused(&self) -> Option<u64> {
         self.pids_events_local_max.or(self.pids_events_max)
@@ -136,6 +142,12 @@ impl Split {
     /// From the text of memory.stat.
     pub fn parse(text: &str) -> Self {
         Self::from_pairs(pairs(text))
+    }
+
+    /// All of it. Shared memory is a part of `file`.
+    pub fn sum(&self) -> u64 {
+        let parts = [self.anon, self.file, self.kernel, self.sock];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 
     fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, u64)>) -> Self {

@@ -30,6 +30,9 @@ pub struct Identity {
     pub command: Vec<String>,
     /// The user the command runs as.
     pub uid: u32,
+    /// The user who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<u32>,
     /// The nice value that the command was to get, declared or derived; `None` where cgmgr did not start it.
     #[serde(default)]
     pub nice: Option<i32>,

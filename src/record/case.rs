@@ -165,7 +165,7 @@ impl Case {
             _ => advice(&verdict.hit(), &from),
         };
         if let Some(memory) = self.scene().and_then(|scene| scene.memory) {
-            let sum = memory.anon + memory.file + memory.kernel + memory.sock;
+            let sum = memory.sum();
             if sum > 0 && memory.shmem > sum / 2 {
                 all.push_str(
                     " Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
@@ -183,7 +183,7 @@ impl Case {
 
     /// One line of a list.
     pub fn line(&self) -> String {
-        let role = self.role.as_deref().map(|role| format!(" ({})", escape(role)));
+        let role = self.role.as_deref().map(|role| format!(" ({role})"));
         let Some(verdict) = self.verdict() else {
             return String::new();
         };
@@ -196,13 +196,14 @@ impl Case {
             Some(_) => "",
             None => "; no end recorded",
         };
-        format!(
+        // As a whole: what was read may have anybody's text in any place.
+        escape(&format!(
             "{} {}{}: {}; {who}{whole}{end}",
             time(self.first_usec),
-            escape(&self.session),
+            self.session,
             role.unwrap_or_default(),
             limit_reached(&verdict.hit()),
-        )
+        ))
     }
 
     /// The whole story, in lines.
@@ -218,10 +219,13 @@ impl Case {
         let mut row = |name: &str, text: String| lines.push(format!("  {name:<12} {text}"));
         if let Some((_, exited)) = &self.exited {
             if !exited.command.is_empty() {
-                row("command", escape(&exited.command.join(" ")));
+                row("command", exited.command.join(" "));
             }
-            if let Some(uid) = exited.uid {
-                row("user", uid.to_string());
+            let by = exited.creator.filter(|creator| exited.uid != Some(*creator));
+            match (exited.uid, by) {
+                (Some(uid), Some(by)) => row("user", format!("{uid}, started by {by}")),
+                (Some(user), None) | (None, Some(user)) => row("user", user.to_string()),
+                (None, None) => {}
             }
             let declared: Vec<String> = ["memory_high", "memory_max", "memory_swap_max", "oom_group"]
                 .iter()
@@ -282,14 +286,11 @@ impl Case {
                 },
             );
         }
-        lines
+        lines.iter().map(|line| escape(line)).collect()
     }
 
     fn head(&self, verdict: &OomKill) -> String {
-        let role = self
-            .role
-            .as_deref()
-            .map(|role| format!(" (role {})", escape(role)));
+        let role = self.role.as_deref().map(|role| format!(" (role {role})"));
         let after = self
             .exited
             .as_ref()
@@ -305,7 +306,7 @@ impl Case {
         };
         format!(
             "{}{} {what} on {}{}.",
-            escape(&self.session),
+            self.session,
             role.unwrap_or_default(),
             time(self.first_usec),
             after.unwrap_or_default()
@@ -380,7 +381,7 @@ impl Case {
 fn declared(text: &str) -> String {
     match text.parse::<u64>() {
         Ok(number) if number >= 1024 => bytes(number),
-        _ => escape(text),
+        _ => text.to_owned(),
     }
 }
 
@@ -493,6 +494,32 @@ mod tests {
             cases[0].line(),
             "2026-11-22 05:33:21Z rust-1 (rust): memory_max 16.0 GiB reached; rustc pid 4121 (10.0 GiB); no end recorded"
         );
+    }
+
+    #[test]
+    fn whatever_was_read_moves_no_terminal_and_overflows_no_sum() {
+        let odd = "\u{1b}[2J".to_owned();
+        let mut kill = kill();
+        kill.level = "ceiling".into();
+        kill.limited_group = Some(odd.clone());
+        kill.victims[0].comm = odd.clone();
+        kill.scene.processes[0].comm = odd.clone();
+        kill.scene.memory = Some(Split {
+            anon: u64::MAX,
+            file: u64::MAX,
+            kernel: 1,
+            ..Split::default()
+        });
+        let mut exited = exited();
+        exited.command = vec![odd.clone()];
+        exited.oom = None;
+        let mut cases = Cases::default();
+        cases.add(&record(AT, &odd, "b", Fact::OomKill(Box::new(kill))));
+        cases.add(&record(AT, &odd, "b", Fact::Exited(Box::new(exited))));
+        let case = cases.finish().remove(0);
+        for said in case.story().iter().chain([&case.line()]) {
+            assert!(!said.contains(char::is_control), "{said:?}");
+        }
     }
 
     #[test]

@@ -6,30 +6,31 @@ use crate::text::{bytes, count, duration_us, escape, time};
 
 /// One line: when, who, what.
 pub fn line(record: &Record) -> String {
-    let who = record.session.as_deref().map(escape).unwrap_or_default();
+    let who = record.session.as_deref().unwrap_or_default();
     let sep = if who.is_empty() { "" } else { " " };
     let what = what(&record.fact);
-    format!(
+    // As a whole: what was read may have anybody's text in any place.
+    escape(&format!(
         "{} {who}{sep}{}: {what}",
         time(record.time_usec),
         record.fact.name()
-    )
+    ))
 }
 
 /// What a notice says: who and what, without the time.
 pub fn sentence(record: &Record) -> String {
     let what = what(&record.fact);
-    match &record.session {
-        Some(session) => format!("{}: {what}", escape(session)),
+    escape(&match &record.session {
+        Some(session) => format!("{session}: {what}"),
         None => what,
-    }
+    })
 }
 
 fn what(fact: &Fact) -> String {
     match fact {
         Fact::Started(started) => match started.command.is_empty() {
             true => "processes were adopted".into(),
-            false => escape(&started.command.join(" ")),
+            false => started.command.join(" "),
         },
         Fact::OomKill(oom) => oom_kill(oom),
         Fact::MaxHit(hits) => times("reached memory_max", hits, &bytes),
@@ -37,7 +38,7 @@ fn what(fact: &Fact) -> String {
         Fact::PidsHit(hits) => times("a fork was refused: the limit is pids", hits, &|n| n.to_string()),
         Fact::Stalled(stall) => {
             let then = match (&stall.error, stall.action) {
-                (Some(error), action) => format!("; {} failed: {}", action_word(action), escape(error)),
+                (Some(error), action) => format!("; {} failed: {error}", action_word(action)),
                 (None, StallAction::Record) => String::new(),
                 (None, StallAction::Lift) => "; memory_high was taken away".into(),
                 (None, StallAction::Kill) => "; it was killed".into(),
@@ -52,24 +53,21 @@ fn what(fact: &Fact) -> String {
         }
         Fact::Pressure(p) => format!(
             "tasks of {} waited for {}: some {:.0} %, all {:.0} % of the last 10 s",
-            escape(&p.group),
-            p.resource,
-            p.some_avg10,
-            p.full_avg10
+            p.group, p.resource, p.some_avg10, p.full_avg10
         ),
         Fact::Drifted(drift) => format!(
             "{} of {} is {} and was set to {}{}",
             drift.knob,
-            escape(&drift.group),
-            escape(&drift.found),
-            escape(&drift.declared),
+            drift.group,
+            drift.found,
+            drift.declared,
             if drift.repaired { "; set back" } else { "" }
         ),
         Fact::Applied(applied) => format!(
             "{}{}",
             count(applied.changes, "change", "changes"),
             match &applied.file {
-                Some(file) => format!(" from {}", escape(file)),
+                Some(file) => format!(" from {file}"),
                 None => String::new(),
             }
         ),
@@ -172,6 +170,19 @@ mod tests {
             ..record(Fact::Frozen(Frozen { frozen: true }))
         };
         assert_eq!(line(&frozen), "2026-11-23 05:33:21Z frozen: frozen");
+    }
+
+    #[test]
+    fn whatever_was_read_moves_no_terminal() {
+        let text = r#"{"time_usec":1,"session":"a\u001bb","event":"oom_kill","level":"ceiling","limited_group":"/\u001b",
+            "kills":1,"victims":[{"pid":1,"comm":"\u001b[2J","rss":1,"anon":1,"oom_score_adj":null}]}"#;
+        let record = Record::from_text(text).unwrap();
+        for said in [line(&record), sentence(&record)] {
+            assert!(
+                said.contains("\\u{1b}[2J") && !said.contains('\u{1b}'),
+                "{said:?}"
+            );
+        }
     }
 
     #[test]

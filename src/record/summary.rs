@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 /// The OOM killer ended processes of a session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OomKill {
-    /// Whose limit was hit: `session`, `inner`, `ceiling`, `global`, `outside` or `systemd-oomd`.
+    /// Whose limit was hit: `session`, `inner`, `ceiling`, `global`, `outside`, `systemd-oomd`, or
+    /// `unknown` where it was one above and nobody looked on.
     pub level: String,
     /// The group whose limit was hit, where it is above the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,6 +35,9 @@ pub struct OomKill {
     /// What was to be seen in the session then.
     #[serde(default)]
     pub scene: Scene,
+    /// Nobody is to be told of it beyond whoever runs the session (`oom.notify = false`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
 }
 
 /// A session's limits as they were declared, by knob, and where.
@@ -70,6 +74,9 @@ pub struct Exited {
     /// The user that it ran as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// The user who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<u32>,
     /// `cgroupfs`, `scope` or `process`.
     #[serde(default)]
     pub backend: String,
@@ -125,6 +132,9 @@ pub struct Usage {
     pub pids_refused: Option<u64>,
     /// Times it was slowed down for being over memory.high.
     pub memory_high_events: Option<u64>,
+    /// Times it reached memory.max.
+    #[serde(default)]
+    pub memory_max_events: Option<u64>,
     /// From start to end, in microseconds.
     pub wall_usec: u64,
 }

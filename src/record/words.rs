@@ -45,6 +45,11 @@ pub fn limit_reached(hit: &Hit<'_>) -> String {
         ("ceiling", Some(group)) => format!("memory.max{limit} of {group} reached"),
         ("global", _) => "the machine ran out of memory".into(),
         ("systemd-oomd", _) => "systemd-oomd ended it for memory pressure or swap use".into(),
+        ("unknown", _) => {
+            "a limit above the session's own was reached, or the machine ran out of memory: nobody looked on who could \
+             say which"
+                .into()
+        }
         _ => "a limit outside this container was reached, or the machine ran out of memory".into(),
     }
 }
@@ -67,6 +72,10 @@ pub fn advice(hit: &Hit<'_>, memory_max_from: &str) -> String {
         }
         ("systemd-oomd", _) => {
             "`oomctl` shows what it watches; ManagedOOMPreference= of the unit exempts it.".into()
+        }
+        ("unknown", _) => {
+            "`cgmgr status` shows the limits above it, and `cgmgr events` what else was killed at that time."
+                .into()
         }
         _ => "Give workloads a memory_max below what the container may have.".into(),
     }

@@ -700,6 +700,7 @@ fn entry(request: &Request<'_>, prepared: &Prepared<'_>, place: &Place) -> Entry
         supervisor: std::process::id() as i32,
         started: prepared.started,
         uid: None,
+        creator: Some(super::prepare::creator()),
         role_file: request.role_file.clone(),
         flags: request.overrides.iter().map(|(knob, _)| knob.clone()).collect(),
         unconfined: prepared

@@ -182,6 +182,7 @@ pub fn launch(request: Request<'_>, place: &Place) -> Result<Running, LaunchErro
                 .as_ref()
                 .map_or(place.host.euid, |user| user.identity.uid),
         ),
+        creator: Some(super::prepare::creator()),
         role_file: request.role_file.clone(),
         flags: request.overrides.iter().map(|(knob, _)| knob.clone()).collect(),
         detached: request.detached,

@@ -117,7 +117,14 @@ pub fn linger(
         None => (records::of_entry(&entry), None),
     };
     let exited = Exited { usage, ..exited };
-    let oom = oom.or_else(|| records::unwatched(&group, kills));
+    let oom = match oom {
+        Some(oom) => Some(Oom {
+            kills: oom.kills + late,
+            unseen: oom.unseen + late,
+            ..oom
+        }),
+        None => records::unwatched(&group, kills),
+    };
     records.exited(exited, oom.as_ref(), kills);
     if let Err(error) = remove(tree, &path) {
         tracing::error!("cannot remove session {name}: {error}");

@@ -93,13 +93,15 @@ pub fn usage(group: &Group, wall_usec: u64) -> Usage {
     let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
     let counters = |file: &str| group.counters(file).unwrap_or_default();
     let cpu = counters("cpu.stat");
+    let memory = counters("memory.events");
     Usage {
         memory_peak: number("memory.peak"),
         cpu_usec: cpu.get("usage_usec"),
         cpu_throttled_usec: cpu.get("throttled_usec"),
         pids_peak: number("pids.peak"),
         pids_refused: counters("pids.events").get("max"),
-        memory_high_events: counters("memory.events").get("high"),
+        memory_high_events: memory.get("high"),
+        memory_max_events: memory.get("max"),
         wall_usec,
     }
 }

@@ -72,6 +72,16 @@ impl Tenant {
     }
 }
 
+/// The user who asks for a session: behind sudo it is not root.
+pub(super) fn creator() -> u32 {
+    let uid = rustix::process::getuid();
+    let behind_sudo = || std::env::var("SUDO_UID").ok()?.parse().ok();
+    match uid.is_root() {
+        true => behind_sudo().unwrap_or(0),
+        false => uid.as_raw(),
+    }
+}
+
 /// Who the session is: what its group is marked with.
 pub(super) fn identity(request: &Request<'_>, place: &Place, tenant: &Tenant, receipt: &Receipt) -> Identity {
     let priorities = match tenant {
@@ -95,6 +105,7 @@ pub(super) fn identity(request: &Request<'_>, place: &Place, tenant: &Tenant, re
             .collect(),
         command: command::shown(&request.argv),
         uid: tenant.user(request).map_or(place.host.euid, |user| user.uid),
+        creator: Some(creator()),
         nice: priorities.map(|p| p.nice),
         oom_score_adj: priorities.map(|p| p.oom_score_adj),
         supervisor: std::process::id() as i32,

@@ -33,6 +33,21 @@ pub fn now_usec() -> u64 {
     now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
 }
 
+/// Writes a fact about the machine or a slice.
+///
+/// # Errors
+///
+/// As [`Store::append`].
+pub fn of_machine(store: &Store, role: Option<&str>, fact: Fact) -> std::io::Result<()> {
+    store.append(&Record {
+        time_usec: now_usec(),
+        session: None,
+        id: None,
+        role: role.map(str::to_owned),
+        fact,
+    })
+}
+
 /// The records of one session.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -42,8 +57,11 @@ pub struct Records {
     role: Option<String>,
     /// When it began, in microseconds since 1970.
     pub started_usec: u64,
-    /// OOM kills that a record has told of, and who was killed in them.
+    /// OOM kills that records have told of, as the kernel counts them, and who was killed in them.
     kills: u64,
+    /// The same without those that the kernel counts twice, where all of them are told here: what is found then is found
+    /// since the session began.
+    told: Option<u64>,
     victims: BTreeSet<i32>,
     written: u32,
     last: Option<Instant>,
@@ -75,12 +93,14 @@ impl Records {
             ..Self::of(store, name.as_str())
         };
         records.started_usec = started_usec;
+        records.told = Some(0);
         let is_on = |knob| !matches!(settings.value(knob), Some(Value::Switch(false)));
         records.preserve = is_on(KnobId::OomPreserveState);
         records.notify = is_on(KnobId::OomNotify);
         records.write(Fact::Started(Started {
             command: entry.command.clone(),
             uid: entry.uid,
+            creator: entry.creator,
             group: group.map(|group| group.path().to_owned()),
         }));
         records
@@ -161,9 +181,14 @@ impl Records {
         self.scene = Some(scene.clone());
         let record = OomKill {
             took_command: None,
+            quiet: !self.notify,
             scene,
             ..self.news(oom, kills)
         };
+        // The kernel counts whom it chose again when it kills the rest of the group.
+        if record.kills == 0 {
+            return None;
+        }
         self.written += 1;
         self.last = Some(Instant::now());
         self.write(Fact::OomKill(Box::new(record)))
@@ -173,7 +198,12 @@ impl Records {
     fn news(&mut self, oom: &Oom, kills: u64) -> OomKill {
         let mut news = OomKill::from(oom);
         news.victims.retain(|victim| self.victims.insert(victim.pid));
-        news.kills = kills.saturating_sub(self.kills).min(oom.kills);
+        news.kills = match &mut self.told {
+            Some(told) => oom
+                .kills
+                .saturating_sub(std::mem::replace(told, oom.kills.max(*told))),
+            None => kills.saturating_sub(self.kills).min(oom.kills),
+        };
         news.total = kills;
         self.kills = kills;
         news
@@ -191,10 +221,14 @@ impl Records {
             });
             if kills > self.kills || kills == 0 {
                 let told = OomKill {
+                    quiet: !self.notify,
                     scene,
                     ..self.news(oom, kills)
                 };
-                self.write(Fact::OomKill(Box::new(told)));
+                // What was told already, and what systemd-oomd did, the kernel does not count.
+                if told.kills > 0 || kills == 0 {
+                    self.write(Fact::OomKill(Box::new(told)));
+                }
             }
         }
         let was_killed = self.preserve && exited.was_oom_killed();
@@ -272,6 +306,7 @@ pub(super) fn of_entry(entry: &Entry) -> Exited {
     Exited {
         command: entry.command.clone(),
         uid: entry.uid,
+        creator: entry.creator,
         backend: entry.backend.clone(),
         declared: Declared {
             unconfined: entry.unconfined.clone(),
@@ -296,6 +331,7 @@ pub fn of_unattended(identity: &Identity, backend: &str, usage: Usage) -> Exited
     Exited {
         command: identity.command.clone(),
         uid: Some(identity.uid),
+        creator: identity.creator,
         backend: backend.to_owned(),
         usage,
         declared: Declared {
@@ -349,13 +385,13 @@ fn last_kill(store: &Store, id: &str) -> Option<OomKill> {
 
 /// OOM kills that nobody saw: `kills` were counted. The counters above were not looked at when the session began, so whose
 /// limit it was they cannot say; its own can.
-pub(super) fn unwatched(group: &Group, kills: u64) -> Option<Oom> {
+pub fn unwatched(group: &Group, kills: u64) -> Option<Oom> {
     let own = || group.local_events().ok().flatten().and_then(|own| own.get("oom"));
     (kills > 0).then(|| Oom {
         cause: if own() > Some(0) {
             Cause::Session
         } else {
-            Cause::Outside
+            Cause::Unknown
         },
         limit: None,
         kills,

@@ -101,6 +101,9 @@ pub struct Entry {
     /// The user that its command runs as.
     #[serde(default)]
     pub uid: Option<u32>,
+    /// The user who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<u32>,
     /// The role's file, as it was named.
     #[serde(default)]
     pub role_file: Option<String>,

@@ -53,6 +53,8 @@ pub enum Cause {
     Outside,
     /// systemd-oomd ended the session.
     SystemdOomd,
+    /// Not the session's own: nobody looked on who could say which of those above it was.
+    Unknown,
 }
 
 impl Cause {
@@ -65,6 +67,7 @@ impl Cause {
             Self::Global => "global",
             Self::Outside => "outside",
             Self::SystemdOomd => "systemd-oomd",
+            Self::Unknown => "unknown",
         }
     }
 }

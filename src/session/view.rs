@@ -86,6 +86,8 @@ pub struct Use {
 pub struct PartView {
     /// Its group.
     pub group: String,
+    /// Groups below it that were removed and that the kernel has not let go of yet, since memory is still charged to them.
+    pub dying_descendants: Option<u64>,
     /// What it uses.
     #[serde(flatten)]
     pub usage: Use,
@@ -259,6 +261,11 @@ pub fn usage(group: &Group, above: &Ceiling) -> Use {
     }
 }
 
+/// How many groups below this one are removed, and not gone (cgroup-v2.rst, "cgroup.stat").
+pub fn dying_descendants(group: &Group) -> Option<u64> {
+    group.counters("cgroup.stat").ok()?.get("nr_dying_descendants")
+}
+
 /// One of the two parts, if it is there.
 pub fn part(tree: &Tree, path: &GroupPath) -> Result<Option<PartView>, KernelError> {
     let Some(group) = tree.find(path)? else {
@@ -269,6 +276,7 @@ pub fn part(tree: &Tree, path: &GroupPath) -> Result<Option<PartView>, KernelErr
         .map_or_else(Ceiling::default, |p| Ceiling::of(tree, &p));
     Ok(Some(PartView {
         group: path.to_string(),
+        dying_descendants: dying_descendants(&group),
         usage: usage(&group, &above),
     }))
 }

@@ -16,7 +16,8 @@ fn identity() -> impl Strategy<Value = Identity> {
     let texts = (proptest::option::of(odd_text()), proptest::option::of(odd_text()));
     let pairs = proptest::collection::vec((odd_text(), odd_text()), 0..4);
     let limits = proptest::collection::btree_map(odd_text(), odd_text(), 0..4);
-    let numbers = (any::<u32>(), any::<i32>(), any::<Option<u64>>(), any::<u64>());
+    let users = (any::<u32>(), any::<Option<u32>>());
+    let numbers = (users, any::<i32>(), any::<Option<u64>>(), any::<u64>());
     let priorities = (any::<Option<i32>>(), any::<Option<i32>>());
     (
         texts,
@@ -36,7 +37,7 @@ fn identity() -> impl Strategy<Value = Identity> {
                 limits,
                 unconfined,
                 command,
-                (uid, supervisor, supervisor_start, started),
+                ((uid, creator), supervisor, supervisor_start, started),
                 (nice, oom_score_adj),
             )| {
                 Identity {
@@ -48,6 +49,7 @@ fn identity() -> impl Strategy<Value = Identity> {
                     unconfined,
                     command,
                     uid,
+                    creator,
                     nice,
                     oom_score_adj,
                     supervisor,
@@ -67,7 +69,8 @@ fn entry() -> impl Strategy<Value = Entry> {
         any::<u64>(),
     );
     let end = (any::<bool>(), any::<bool>(), any::<Option<u8>>());
-    let who = (any::<Option<u32>>(), proptest::option::of(odd_text()), words());
+    let users = (any::<Option<u32>>(), any::<Option<u32>>());
+    let who = (users, proptest::option::of(odd_text()), words());
     (texts, process, end, words(), words(), words(), who).prop_map(
         |(
             (name, backend, role),
@@ -76,7 +79,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             command,
             story,
             unconfined,
-            (uid, role_file, flags),
+            ((uid, creator), role_file, flags),
         )| {
             Entry {
                 name,
@@ -93,6 +96,7 @@ fn entry() -> impl Strategy<Value = Entry> {
                 story,
                 unconfined,
                 uid,
+                creator,
                 role_file,
                 flags,
             }
