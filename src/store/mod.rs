@@ -16,11 +16,13 @@
 
 mod directory;
 mod kept;
+mod only;
 mod read;
 
 pub use directory::Directory;
 pub use kept::Kept;
-pub use read::{Reader, Tail};
+pub use only::Only;
+pub use read::{Mark, Reader, Tail};
 
 use crate::record::Record;
 use rustix::fd::{AsFd, OwnedFd};
@@ -35,8 +37,6 @@ use std::sync::{Mutex, PoisonError};
 pub const SEGMENT: u64 = 4 << 20;
 /// How many files there are at most, the current one among them.
 pub const SEGMENTS: u32 = 4;
-/// The file that the daemon locks.
-const DAEMON: &str = "daemon.lock";
 /// The current file.
 const CURRENT: &str = "records.jsonl";
 
@@ -77,7 +77,7 @@ impl Store {
     pub fn append(&self, record: &Record) -> io::Result<()> {
         let line = format!("{}\n", record.to_text());
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match current.take() {
+        let file = match current.take().filter(|file| self.is_current(file)) {
             Some(file) => file,
             None => self.open()?,
         };
@@ -95,7 +95,7 @@ impl Store {
             let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, SEGMENT);
         }
         if end > SEGMENT {
-            // Full, by this one or long since: it was renamed while this process had it open.
+            // Full, by this one or by another just now.
             self.rotate(&file)?;
         } else {
             *current = Some(file);
@@ -120,6 +120,17 @@ impl Store {
         opened.map_err(|e| self.directory.at(CURRENT, e.into()))
     }
 
+    /// Whether a file that was opened as the current one still is: another may have renamed it since.
+    fn is_current(&self, file: &OwnedFd) -> bool {
+        match (
+            rustix::fs::fstat(file.as_fd()),
+            stat(self.directory.join(CURRENT)),
+        ) {
+            (Ok(held), Ok(named)) => (held.st_ino, held.st_dev) == (named.st_ino, named.st_dev),
+            _ => false,
+        }
+    }
+
     /// Makes room for a new current file, where `full` still is the current one.
     fn rotate(&self, full: &OwnedFd) -> io::Result<()> {
         let directory = self.directory.open()?;
@@ -128,13 +139,7 @@ impl Store {
             // Another one is at it.
             Err(_) => return Ok(()),
         }
-        let (Ok(held), Ok(named)) = (
-            rustix::fs::fstat(full.as_fd()),
-            stat(self.directory.join(CURRENT)),
-        ) else {
-            return Ok(());
-        };
-        if (held.st_ino, held.st_dev) != (named.st_ino, named.st_dev) {
+        if !self.is_current(full) {
             return Ok(());
         }
         // From the oldest on: killed in between, there is a number less, and nothing is lost but what was to go.
@@ -152,16 +157,8 @@ impl Store {
     /// # Errors
     ///
     /// The directory cannot be made.
-    pub fn only_daemon(&self) -> io::Result<Option<OwnedFd>> {
-        self.directory.make()?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = open(self.directory.join(DAEMON), flags, Mode::from_raw_mode(0o600));
-        let file = file.map_err(|e| self.directory.at(DAEMON, e.into()))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => Err(self.directory.at(DAEMON, e.into())),
-        }
+    pub fn only_daemon(&self) -> io::Result<Option<Only>> {
+        Only::take(&self.directory)
     }
 
     /// Reads all records from the oldest on.

@@ -8,7 +8,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -107,6 +107,11 @@ impl Lines {
         }
     }
 
+    /// How much was read of a line that has no end yet, in bytes.
+    fn rest(&self) -> u64 {
+        (self.bytes.len() - self.at) as u64
+    }
+
     /// Forgets what has no end; whether there was something.
     fn forget_rest(&mut self) -> bool {
         let some = self.at < self.bytes.len();
@@ -116,13 +121,42 @@ impl Lines {
     }
 }
 
+/// How often it is looked where nothing tells of new records.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Up to where a [`Tail`] has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    inode: u64,
+    offset: u64,
+}
+
+impl Mark {
+    /// As text; each is as long as every other.
+    pub fn to_text(self) -> String {
+        format!("{:020} {:020}\n", self.inode, self.offset)
+    }
+
+    /// The mark in a text, if it is one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (inode, offset) = text.trim_end().split_once(' ')?;
+        Some(Self {
+            inode: inode.parse().ok()?,
+            offset: offset.parse().ok()?,
+        })
+    }
+}
+
 /// Records as they come in.
 #[derive(Debug)]
 pub struct Tail {
     directory: Directory,
-    inotify: OwnedFd,
+    /// None: no more of these are to be had, and it is looked every [`POLL`].
+    inotify: Option<OwnedFd>,
     file: Option<File>,
     lines: Lines,
+    /// The file before it, and what was read of that: who had it open may have been about to write to it.
+    before: Option<(File, Lines)>,
 }
 
 impl Tail {
@@ -130,24 +164,60 @@ impl Tail {
     ///
     /// # Errors
     ///
-    /// The directory cannot be made or watched.
+    /// The directory cannot be made.
     pub fn begin(directory: &Directory) -> io::Result<Self> {
+        Self::resume(directory, None)
+    }
+
+    /// Begins behind `mark`, where what it is in is still there, and else behind what is there now.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made.
+    pub fn resume(directory: &Directory, mark: Option<Mark>) -> io::Result<Self> {
         directory.make()?;
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let what = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_FROM;
-        inotify::add_watch(&inotify, directory.path(), what).map_err(|e| directory.at("", e.into()))?;
+        let watch = || {
+            let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+            let what = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_FROM;
+            inotify::add_watch(&inotify, directory.path(), what)?;
+            Ok(inotify)
+        };
+        let watched: Result<OwnedFd, Errno> = watch();
+        if let Err(errno) = &watched {
+            tracing::warn!(
+                "{} cannot be watched ({errno}): it is looked at twice a second; raise fs.inotify.max_user_instances",
+                directory.path().display()
+            );
+        }
         let mut tail = Self {
             directory: directory.clone(),
-            inotify,
+            inotify: watched.ok(),
             file: None,
             lines: Lines::default(),
+            before: None,
         };
-        tail.file = tail.open();
-        if let Some(file) = &mut tail.file {
-            use std::io::Seek;
-            file.seek(io::SeekFrom::End(0))?;
+        let marked = mark.and_then(|mark| {
+            let mut files = (0..SEGMENTS).filter_map(|age| File::open(directory.join(&file_name(age))).ok());
+            let file = files.find(|file| file.metadata().is_ok_and(|meta| meta.ino() == mark.inode))?;
+            // A file of another day may have the same number.
+            (file.metadata().ok()?.len() >= mark.offset).then_some((file, SeekFrom::Start(mark.offset)))
+        });
+        let at = marked.or_else(|| Some((tail.open()?, SeekFrom::End(0))));
+        if let Some((mut file, place)) = at {
+            file.seek(place)?;
+            tail.file = Some(file);
         }
         Ok(tail)
+    }
+
+    /// Up to where it has read; `None` where there is no file yet.
+    pub fn mark(&self) -> Option<Mark> {
+        let mut file = self.file.as_ref()?;
+        let read = file.stream_position().ok()?;
+        Some(Mark {
+            inode: file.metadata().ok()?.ino(),
+            offset: read.saturating_sub(self.lines.rest()),
+        })
     }
 
     fn open(&self) -> Option<File> {
@@ -156,10 +226,15 @@ impl Tail {
 
     /// What came in, as it is written; empty where nothing did.
     pub fn lines(&mut self) -> Vec<String> {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
-        while events.next().is_ok() {}
+        if let Some(inotify) = &self.inotify {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+            let mut events = inotify::Reader::new(inotify, &mut buffer);
+            while events.next().is_ok() {}
+        }
         let mut lines = Vec::new();
+        if let Some((file, read)) = &mut self.before {
+            lines.extend(std::iter::from_fn(|| read.next(file)));
+        }
         loop {
             let Some(mut file) = self.file.take().or_else(|| self.open()) else {
                 return lines;
@@ -173,7 +248,7 @@ impl Tail {
                     while let Some(line) = self.lines.next(&mut file) {
                         lines.push(line);
                     }
-                    self.lines.forget_rest();
+                    self.before = Some((file, std::mem::take(&mut self.lines)));
                     self.file = Some(now);
                 }
                 _ => {
@@ -184,25 +259,26 @@ impl Tail {
         }
     }
 
+    /// Readable when something may have come in; `None` where it is to be looked again and again.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
     /// Waits for more, at most so long.
     pub fn wait(&self, at_most: Option<Duration>) {
+        let Some(inotify) = &self.inotify else {
+            return std::thread::sleep(at_most.map_or(POLL, |limit| limit.min(POLL)));
+        };
         let limit = at_most.map(|limit| Timespec {
             tv_sec: limit.as_secs() as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
         loop {
-            match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], limit.as_ref()) {
+            match poll(&mut [PollFd::new(inotify, PollFlags::IN)], limit.as_ref()) {
                 Err(Errno::INTR) => {}
                 _ => return,
             }
         }
-    }
-}
-
-/// Readable when something may have come in.
-impl AsFd for Tail {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
     }
 }
 

@@ -134,11 +134,75 @@ fn a_tail_gives_each_once_across_files() {
         }
     }
     got.extend(tail.lines());
-    let got: Vec<u64> = got
-        .iter()
-        .map(|l| Record::from_text(l).unwrap().time_usec)
-        .collect();
+    let time = |line: &String| Record::from_text(line).unwrap().time_usec;
+    let got: Vec<u64> = got.iter().map(time).collect();
     assert_eq!(got, (1..200).collect::<Vec<_>>());
+    // One who was about to write to the file when it was renamed.
+    let old = store.directory().join(&file_name(1));
+    let mut old = std::fs::File::options().append(true).open(old).unwrap();
+    writeln!(old, "{}", record(200, 0).to_text()).unwrap();
+    store.append(&record(201, 0)).unwrap();
+    assert_eq!(tail.lines().iter().map(time).collect::<Vec<_>>(), [200, 201]);
+}
+
+#[test]
+fn who_has_a_file_open_that_was_renamed_goes_on_in_the_new_one() {
+    let place = Place::new("renamed");
+    let (one, other) = (place.store(), place.store());
+    one.append(&record(1, 0)).unwrap();
+    other.append(&record(2, SEGMENT as usize)).unwrap();
+    one.append(&record(3, 0)).unwrap();
+    let text = std::fs::read_to_string(one.directory().join(CURRENT)).unwrap();
+    assert_eq!(Record::from_text(text.trim_end()), Some(record(3, 0)));
+}
+
+#[test]
+fn a_tail_goes_on_where_another_one_ended() {
+    let place = Place::new("resume");
+    let store = place.store();
+    let resumed = |mark| {
+        let mut tail = Tail::resume(store.directory(), mark).unwrap();
+        let times = tail
+            .lines()
+            .iter()
+            .map(|l| Record::from_text(l).unwrap().time_usec)
+            .collect();
+        let mark = tail.mark();
+        (times, mark.and_then(|mark| Mark::from_text(&mark.to_text())))
+    };
+    assert_eq!(resumed(None), (Vec::<u64>::new(), None));
+    store.append(&record(1, 0)).unwrap();
+    let (times, mark) = resumed(None);
+    assert_eq!(times, [0; 0]);
+    assert!(mark.is_some());
+    store.append(&record(2, 0)).unwrap();
+    let (times, next) = resumed(mark);
+    assert_eq!(times, [2]);
+    assert_eq!(resumed(next), (Vec::new(), next));
+    // The file that it is in was renamed meanwhile.
+    store.append(&record(3, SEGMENT as usize)).unwrap();
+    store.append(&record(4, 0)).unwrap();
+    assert_eq!(resumed(next).0, [3, 4]);
+    // It is there no more.
+    std::fs::remove_file(store.directory().join(&file_name(1))).unwrap();
+    assert_eq!(resumed(next).0, [0; 0]);
+}
+
+#[test]
+fn the_next_daemon_knows_how_far_the_last_one_came() {
+    let place = Place::new("only");
+    let store = place.store();
+    let mut only = store.only_daemon().unwrap().unwrap();
+    assert!(store.only_daemon().unwrap().is_none());
+    assert_eq!(only.mark(), None);
+    for (inode, offset) in [(u64::MAX, u64::MAX), (7, 0)] {
+        let mark = Mark::from_text(&format!("{inode} {offset}")).unwrap();
+        only.set_mark(&mark).unwrap();
+        assert_eq!(only.mark(), Some(mark));
+    }
+    let mark = only.mark();
+    drop(only);
+    assert_eq!(store.only_daemon().unwrap().unwrap().mark(), mark);
 }
 
 #[test]
