@@ -7,15 +7,22 @@ use crate::kernel::process;
 use crate::path::GroupPath;
 use crate::session::measure::{self, Moment};
 use crate::session::place::Place;
+use crate::session::records::unwatched;
 use crate::session::sweep;
 use crate::session::verdict::{self, Evidence};
 
-/// Records OOM kills of a session that nobody is in charge of. Who is in charge knows more, and does it itself.
+/// Records OOM kills of a session that nobody is in charge of.
 pub(super) fn account(place: &Place, one: &mut Watched, log: Option<&mut KernelLog>, oom: &mut OomLog) {
-    if place.registry.is_attended(&one.name) {
+    let Some(tree) = &place.tree else { return };
+    let kills = one.kills;
+    // Whose limit it was, the counters above could only say if they had been looked at before.
+    if !one.was_seen {
+        let news = kills.saturating_sub(one.records.kills());
+        if let Some(oom) = unwatched(one.group(), news) {
+            one.record(&oom, kills);
+        }
         return;
     }
-    let Some(tree) = &place.tree else { return };
     let seen = oom.victims.len();
     let has_log = log.is_some();
     if let Some(log) = log {
@@ -49,7 +56,6 @@ pub(super) fn account(place: &Place, one: &mut Watched, log: Option<&mut KernelL
         return;
     };
     one.before.levels = after.levels.iter().skip(1).cloned().collect();
-    let kills = one.kills;
     one.record(&verdict, kills);
 }
 

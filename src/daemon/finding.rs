@@ -9,40 +9,57 @@ use rustix::io::Errno;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
-/// A group that has no mark yet is looked at again after so long.
+/// A group that has no mark yet is looked at again after so long, and then after twice the time: it may never have one.
 const UNMARKED: Duration = Duration::from_millis(50);
+/// The longest pause between two looks.
+const AT_MOST: Duration = Duration::from_secs(10);
 
 /// Tells when to look for sessions.
 #[derive(Debug)]
 pub(super) struct Finding {
-    inotify: OwnedFd,
+    /// None: no more of these are to be had, and it is looked every second.
+    inotify: Option<OwnedFd>,
     again: Option<Instant>,
+    pause: Duration,
     warned: bool,
 }
 
 impl Finding {
-    pub(super) fn new() -> Result<Self, Errno> {
-        Ok(Self {
-            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+    pub(super) fn new() -> Self {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        if let Err(errno) = &inotify {
+            tracing::warn!(
+                "nothing tells of new sessions ({errno}): they are looked for once a second; raise \
+                 fs.inotify.max_user_instances"
+            );
+        }
+        Self {
+            inotify: inotify.ok(),
             again: None,
+            pause: UNMARKED,
             warned: false,
-        })
+        }
     }
 
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
     }
 
     /// Watches where sessions are made. A directory that is watched already stays so; one that was made anew is another.
     pub(super) fn watch(&mut self, tree: &Tree, base: &Base) {
+        let Some(inotify) = &self.inotify else {
+            self.again = Some(Instant::now() + super::POLL);
+            return;
+        };
         let what = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         for path in [&base.sessions, &base.workloads, &base.delegated_unit()] {
-            match inotify::add_watch(&self.inotify, tree.display(path), what) {
+            match inotify::add_watch(inotify, tree.display(path), what) {
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => {
                     if !std::mem::replace(&mut self.warned, true) {
                         tracing::warn!(
-                            "{path} cannot be watched ({errno}): it is looked at every ten seconds"
+                            "{path} cannot be watched ({errno}): it is looked at every ten seconds; raise \
+                             fs.inotify.max_user_watches"
                         );
                     }
                 }
@@ -50,17 +67,26 @@ impl Finding {
         }
     }
 
+    /// Something came or went: takes what has come in.
+    pub(super) fn happened(&mut self) {
+        self.pause = UNMARKED;
+        self.take();
+    }
+
     /// Takes what has come in.
     pub(super) fn take(&mut self) {
         self.again = None;
+        let Some(inotify) = &self.inotify else { return };
         let mut space = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&self.inotify, &mut space);
+        let mut events = inotify::Reader::new(inotify, &mut space);
         while events.next().is_ok() {}
     }
 
     /// There is one that cannot be told yet.
     pub(super) fn look_again(&mut self) {
-        self.again.get_or_insert(Instant::now() + UNMARKED);
+        let soon = Instant::now() + self.pause;
+        self.pause = (2 * self.pause).min(AT_MOST);
+        self.again = Some(self.again.map_or(soon, |again| again.min(soon)));
     }
 
     /// When to look whatever happens.

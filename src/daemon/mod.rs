@@ -17,16 +17,19 @@ use self::slices::Slices;
 use self::watched::{Watched, Who, Woken};
 use crate::kernel::kmsg::{KernelLog, OomLog};
 use crate::path::GroupPath;
-use crate::record::Record;
 use crate::record::fold::Told;
+use crate::record::{Fact, Record};
 use crate::role::Events;
 use crate::session::place::Place;
-use crate::store::{Store, Tail};
+use crate::session::records::{now_usec, of_machine};
+use crate::session::view::dying_descendants;
+use crate::store::{Only, Store, Tail};
 use crate::systemd::notify::{Notifier, State};
+use crate::text::count;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use std::collections::{BTreeMap, VecDeque};
@@ -38,6 +41,10 @@ use std::time::{Duration, Instant};
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How often a session is sampled that no descriptor is left for.
 const POLL: Duration = Duration::from_secs(1);
+/// Descriptors that are left for other things than to watch sessions.
+const SPARE: u64 = 16;
+/// What is older is not told to people any more, when nobody did in time.
+const TOLD_WITHIN: Duration = Duration::from_secs(600);
 /// The kernel's log is kept so long, in victims: who was killed is asked for soon after.
 const VICTIMS_KEPT: usize = 512;
 /// So many sessions that are over are remembered.
@@ -102,16 +109,17 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
             "make the directory writable for this user only, or name another with CGMGR_STATE_DIR",
         )
     };
-    let Some(_only) = store.only_daemon().map_err(of_store)? else {
+    let Some(mut only) = store.only_daemon().map_err(of_store)? else {
         return Err(CannotRun::new(
             "another daemon watches these sessions already",
             "`systemctl status cgmgr.service` shows it; one is enough",
         ));
     };
-    let tail = Tail::begin(store.directory()).map_err(of_store)?;
+    // What was recorded while there was no daemon is told by this one.
+    let tail = Tail::resume(store.directory(), only.mark()).map_err(of_store)?;
     let told = told(&store).map_err(of_store)?;
-    more_descriptors();
-    let mut daemon = Daemon::new(place, store, tail, events, told).map_err(|errno| {
+    let most = more_descriptors();
+    let mut daemon = Daemon::new(place, store, (tail, only), events, told, most).map_err(|errno| {
         CannotRun::new(
             format!("cannot begin to watch: {errno}"),
             "raise the open-file limit",
@@ -133,34 +141,43 @@ fn said(told: std::io::Result<bool>) {
     }
 }
 
-/// What records tell of already, by session.
+/// What records tell of already, by session; of one that is over nothing more will be told.
 fn told(store: &Store) -> std::io::Result<BTreeMap<String, Told>> {
     let mut told: BTreeMap<String, Told> = BTreeMap::new();
     for record in store.read()? {
-        if let Some(id) = &record.id {
-            told.entry(id.clone()).or_default().take(&record.fact);
+        match (record.id, &record.fact) {
+            (Some(id), Fact::Exited(_)) => {
+                told.remove(&id);
+            }
+            (Some(id), fact) => told.entry(id).or_default().take(fact),
+            (None, _) => {}
         }
     }
     Ok(told)
 }
 
-/// As many as this process may have: a session takes three.
-fn more_descriptors() {
+/// As many as this process may have: a session takes four. Returns the last one that is to be taken for one: to read a file
+/// takes another, for a moment.
+fn more_descriptors() -> i32 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
+    let more = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let current = match setrlimit(Resource::Nofile, more) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let most = current.unwrap_or(u64::MAX).saturating_sub(SPARE);
+    i32::try_from(most).unwrap_or(i32::MAX)
 }
 
 struct Daemon<'a> {
     place: &'a Place,
     store: Arc<Store>,
     tail: Tail,
+    only: Only,
     epoll: OwnedFd,
     signals: SignalFd,
     finding: Finding,
@@ -183,15 +200,18 @@ struct Daemon<'a> {
     /// Some group became empty that nobody attends.
     is_to_sweep: bool,
     warned_of_watches: bool,
+    /// The last descriptor that is to be taken for a session.
+    most: i32,
 }
 
 impl<'a> Daemon<'a> {
     fn new(
         place: &'a Place,
         store: Arc<Store>,
-        tail: Tail,
+        (tail, only): (Tail, Only),
         events: &'a Events,
         told: BTreeMap<String, Told>,
+        most: i32,
     ) -> Result<Self, Errno> {
         let mut set = SigSet::empty();
         [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD]
@@ -202,16 +222,24 @@ impl<'a> Daemon<'a> {
         let signals =
             SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(from)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let finding = Finding::new()?;
+        let finding = Finding::new();
         let of = |token| EventData::new_u64(token);
         epoll::add(&epoll, &signals, of(token::SIGNALS), EventFlags::IN)?;
-        epoll::add(&epoll, &tail, of(token::STORE), EventFlags::IN)?;
-        epoll::add(&epoll, &finding, of(token::FINDING), EventFlags::IN)?;
+        let told_of = [
+            (tail.descriptor(), token::STORE),
+            (finding.descriptor(), token::FINDING),
+        ];
+        for (descriptor, token) in told_of {
+            if let Some(descriptor) = descriptor {
+                epoll::add(&epoll, descriptor, of(token), EventFlags::IN)?;
+            }
+        }
         let now = Instant::now();
         Ok(Self {
             place,
             store,
             tail,
+            only,
             epoll,
             signals,
             finding,
@@ -231,14 +259,24 @@ impl<'a> Daemon<'a> {
             gone: VecDeque::new(),
             is_to_sweep: false,
             warned_of_watches: false,
+            most,
         })
     }
 
     fn status(&self) -> String {
-        format!(
-            "watches {}",
-            crate::text::count(self.watched.len() as u64, "session", "sessions")
-        )
+        let watched = count(self.watched.len() as u64, "session", "sessions");
+        let slice = self.place.base().map(|(tree, base)| tree.find(&base.workloads));
+        let dying = match slice {
+            Some(Ok(Some(group))) => dying_descendants(&group).unwrap_or(0),
+            _ => 0,
+        };
+        match dying {
+            0 => format!("watches {watched}"),
+            _ => format!(
+                "watches {watched}; the kernel still holds {} that were removed",
+                count(dying, "group", "groups")
+            ),
+        }
     }
 
     /// The loop.
@@ -278,7 +316,7 @@ impl<'a> Daemon<'a> {
             }
             let now = Instant::now();
             if is_to_look {
-                self.finding.take();
+                self.finding.happened();
                 self.find();
             }
             self.due(now);
@@ -310,6 +348,9 @@ impl<'a> Daemon<'a> {
         if let Some(due) = self.finding.due() {
             until = until.min(due);
         }
+        if self.tail.descriptor().is_none() {
+            until = until.min(now + POLL);
+        }
         until.saturating_duration_since(now)
     }
 
@@ -328,28 +369,51 @@ impl<'a> Daemon<'a> {
 
     /// What was recorded since the last time.
     fn hear(&mut self) {
-        for line in self.tail.lines() {
-            let Some(record) = Record::from_text(&line) else {
+        let lines = self.tail.lines();
+        for line in &lines {
+            let Some(record) = Record::from_text(line) else {
                 continue;
             };
             let id = record.id.as_deref().unwrap_or_default();
             let of = self.watched.values_mut().find(|one| one.id() == id);
-            let is_told = self.events.tells_of(record.fact.name());
+            let age = now_usec().saturating_sub(record.time_usec);
+            let is_told =
+                self.events.tells_of(record.fact.name()) && u128::from(age) < TOLD_WITHIN.as_micros();
             let who = match of {
                 Some(one) => {
                     one.hear(&record);
                     is_told.then(|| one.who(self.place))
                 }
-                None => self
-                    .gone
-                    .iter()
-                    .find(|(gone, _)| gone == id)
-                    .map(|(_, who)| who.clone()),
+                None => {
+                    let mut last_first = self.gone.iter().rev();
+                    last_first
+                        .find(|(gone, _)| gone == id)
+                        .map(|(_, who)| who.clone())
+                }
             };
+            // It may be over before it is found.
+            if let (None, Fact::Started(started)) = (&who, &record.fact) {
+                let who = Who::started(started);
+                self.remember(id.to_owned(), who);
+            }
             if is_told {
                 self.notices.tell(&record, who);
             }
         }
+        if !lines.is_empty()
+            && let Some(mark) = self.tail.mark()
+            && let Err(error) = self.only.set_mark(&mark)
+        {
+            tracing::debug!("how far it came cannot be kept: {error}");
+        }
+    }
+
+    /// Who a session is, or was, for those who are told of what is recorded last.
+    fn remember(&mut self, id: String, who: Who) {
+        if self.gone.len() >= GONE_KEPT {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((id, who));
     }
 
     /// Sessions that are there and not watched yet.
@@ -373,7 +437,7 @@ impl<'a> Daemon<'a> {
             let token = self.next;
             match Watched::begin(self.place, (name, path.clone(), group), &mut self.told) {
                 Some(mut one) => {
-                    if let Err(errno) = one.watch(&self.epoll, token) {
+                    if let Err(errno) = one.watch(&self.epoll, token, self.most) {
                         self.warn_of_watches(errno);
                     }
                     self.next += 1;
@@ -413,12 +477,27 @@ impl<'a> Daemon<'a> {
         match one.look(now) {
             Woken::Gone => self.forget(session),
             Woken::Lives { kills, empty } => {
-                if kills {
-                    ends::account(self.place, one, self.log.as_mut(), &mut self.oom);
-                    self.oom.forget_but(VICTIMS_KEPT);
-                }
                 self.is_to_sweep |= empty;
+                // Who is in charge knows more of a kill, and records it itself.
+                if kills && !self.place.registry.is_attended(&one.name) {
+                    self.account(session);
+                }
+                if let Some(one) = self.watched.get_mut(&session) {
+                    one.was_seen |= one.kills <= one.records.kills();
+                }
             }
+        }
+    }
+
+    /// Records OOM kills of a session that nobody is in charge of.
+    fn account(&mut self, session: u64) {
+        // The one who was may have recorded them, the moment before it was killed.
+        self.hear();
+        if let Some(one) = self.watched.get_mut(&session)
+            && one.kills > one.records.kills()
+        {
+            ends::account(self.place, one, self.log.as_mut(), &mut self.oom);
+            self.oom.forget_but(VICTIMS_KEPT);
         }
     }
 
@@ -427,10 +506,8 @@ impl<'a> Daemon<'a> {
             one.flush();
             self.paths.remove(one.path());
             // Its last records may still be on their way here.
-            if self.gone.len() >= GONE_KEPT {
-                self.gone.pop_front();
-            }
-            self.gone.push_back((one.id().to_owned(), one.who(self.place)));
+            let who = one.who(self.place);
+            self.remember(one.id().to_owned(), who);
         }
     }
 
@@ -481,17 +558,10 @@ impl<'a> Daemon<'a> {
     }
 
     fn pressed(&mut self) {
-        if let Some(fact) = self.slices.pressed() {
-            let record = Record {
-                time_usec: crate::session::records::now_usec(),
-                session: None,
-                id: None,
-                role: None,
-                fact,
-            };
-            if let Err(error) = self.store.append(&record) {
-                tracing::warn!("a record cannot be kept: {error}");
-            }
+        if let Some(fact) = self.slices.pressed()
+            && let Err(error) = of_machine(&self.store, None, fact)
+        {
+            tracing::warn!("a record cannot be kept: {error}");
         }
     }
 
@@ -499,11 +569,5 @@ impl<'a> Daemon<'a> {
     fn finish(&mut self) {
         self.watched.values_mut().for_each(Watched::flush);
         self.hear();
-    }
-}
-
-impl AsFd for Finding {
-    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
-        self.descriptor()
     }
 }

@@ -4,8 +4,8 @@
 use super::watched::Who;
 use crate::kernel::sys;
 use crate::notify::{self, How};
-use crate::record::Record;
 use crate::record::line::sentence;
+use crate::record::{Fact, Record};
 use crate::role::Events;
 
 /// So many records are brought to people in [`PERIOD`]; the rest of them is in the store only.
@@ -30,7 +30,7 @@ impl<'a> Notices<'a> {
 
     /// Has people told of a record, where the session's role wants that.
     pub(super) fn tell(&mut self, record: &Record, who: Option<Who>) {
-        if who.as_ref().is_some_and(|who| !who.notify) {
+        if who.as_ref().is_some_and(|who| !who.notify) || is_quiet(&record.fact) {
             return;
         }
         if self.begun.elapsed() > PERIOD {
@@ -62,4 +62,9 @@ impl<'a> Notices<'a> {
             }
         }
     }
+}
+
+/// Whether its record says that nobody is to be told: the session may be gone that said so.
+fn is_quiet(fact: &Fact) -> bool {
+    matches!(fact, Fact::OomKill(kill) if kill.quiet)
 }

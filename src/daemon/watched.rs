@@ -7,15 +7,16 @@ use crate::limits::{KnobId, StallAction};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::equal::same;
 use crate::plan::identity::Identity;
+use crate::plan::unit;
 use crate::record::fold::{self, Pace, Told};
 use crate::record::watchdog::Watchdog;
-use crate::record::{Drift, Fact, Record, Stall};
+use crate::record::{Drift, Fact, Record, Stall, Started};
 use crate::session::measure::{self, Moment};
 use crate::session::place::Place;
 use crate::session::records::Records;
 use crate::session::verdict::Oom;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,6 +48,17 @@ pub(super) struct Who {
     pub(super) processes: Vec<i32>,
 }
 
+impl Who {
+    /// By the record of its start. Whether people are told is then in the record of each kill.
+    pub(super) fn started(started: &Started) -> Self {
+        Self {
+            notify: true,
+            uid: started.uid.unwrap_or(0),
+            processes: Vec::new(),
+        }
+    }
+}
+
 /// A session that is watched.
 pub(super) struct Watched {
     pub(super) name: SessionName,
@@ -64,6 +76,8 @@ pub(super) struct Watched {
     /// It has no watch: it is looked at once a second.
     is_polled: bool,
     looked: Duration,
+    /// It was looked at before: what is new since then has happened before this daemon's eyes.
+    pub(super) was_seen: bool,
     /// What was told of drift, by knob: the value that was found.
     drift: BTreeMap<String, String>,
 }
@@ -99,12 +113,13 @@ impl Watched {
             files: Vec::new(),
             is_polled: false,
             looked: Duration::ZERO,
+            was_seen: false,
             drift: BTreeMap::new(),
         })
     }
 
-    /// Has epoll tell of its events.
-    pub(super) fn watch(&mut self, epoll: &OwnedFd, token: u64) -> Result<(), Errno> {
+    /// Has epoll tell of its events. `most` is the last descriptor that may be taken for that.
+    pub(super) fn watch(&mut self, epoll: &OwnedFd, token: u64, most: i32) -> Result<(), Errno> {
         for name in FILES {
             // A controller that is not on has no file, and nothing to tell.
             let file = match self.sampler.group().watch(name) {
@@ -112,6 +127,9 @@ impl Watched {
                 Err(error) if error.is_gone() => continue,
                 Err(error) => return self.polled(error.errno),
             };
+            if file.as_raw_fd() > most {
+                return self.polled(Errno::MFILE);
+            }
             if let Err(errno) = epoll::add(
                 epoll,
                 &file,
@@ -255,18 +273,17 @@ impl Watched {
                 continue;
             };
             let found = found.lines().next().unwrap_or_default().to_owned();
-            if !is_value(declared) || same(knob, declared, &found, page_size) {
+            // What is on a scope is systemd's to write, and it rounds in its own way.
+            let on_scope = group.is_on_scope(file);
+            let rounded = || unit::rounded(declared, unit::ROUNDS).as_deref() == Some(&*found);
+            if !is_value(declared) || same(knob, declared, &found, page_size) || (on_scope && rounded()) {
                 self.drift.remove(key);
                 continue;
             }
             if self.drift.get(key) == Some(&found) {
                 continue;
             }
-            // A scope's are systemd's to write: what it rounds, and when, is in its receipt.
-            if group.is_in_scope() {
-                continue;
-            }
-            let repaired = repair && group.write(file, declared).is_ok();
+            let repaired = repair && !on_scope && group.write(file, declared).is_ok();
             if !repaired {
                 self.drift.insert(key.clone(), found.clone());
             }

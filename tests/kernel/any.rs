@@ -34,6 +34,7 @@ mod status;
 mod terminal;
 mod together;
 mod verdict;
+mod watched;
 
 use crate::lab::{mounted, read, variable};
 

@@ -1,4 +1,5 @@
-//! A stream of sessions, fifty at a time, each with a fate that is known beforehand: every verdict must be the true one.
+//! A stream of sessions, fifty at a time, each with a fate that is known beforehand: every verdict must be the true one, and
+//! so must be what is on record of it when all is over, although the daemon was killed again and again meanwhile.
 //!
 //! The limits are such that each bites only where it is meant to: small sessions stay far below the ceiling together,
 //! and what is to be killed at the ceiling is the largest there and has the highest score.
@@ -12,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cgmgr::{Done, Live, cgmgr, report, run_command};
-use crate::lab::{Lab, full, path_of, session_groups};
+use super::records::Records;
+use crate::cgmgr::{Done, Live, payload, report};
+use crate::lab::{full, path_of, session_groups};
 
 /// How many sessions live at a time.
 const AT_A_TIME: usize = 50;
@@ -21,6 +23,8 @@ const AT_A_TIME: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Over all sessions together, in MiB: fifty small ones and the ballast are far below it.
 const CEILING: u64 = 448;
+/// How often the daemon is killed meanwhile.
+const KILLED: usize = 10;
 /// What one session holds all the time, so that another meets the ceiling before a limit of its own.
 const BALLAST: u64 = 32;
 /// The limit of its own that a session has which is to meet the ceiling first.
@@ -128,6 +132,21 @@ impl Fate {
         matches!(self, Group | CeilingAsGroup)
     }
 
+    /// How many are killed.
+    fn kills(self) -> std::ops::RangeInclusive<u64> {
+        match self {
+            Group => 3..=3,
+            // It may be taken before it has its child.
+            CeilingAsGroup => 1..=2,
+            _ => 1..=1,
+        }
+    }
+
+    /// The group whose limit is hit, where it is one above.
+    fn group_above(self) -> Option<&'static str> {
+        (self.level() == Some("ceiling")).then_some("/workloads.slice")
+    }
+
     fn takes_command(self) -> bool {
         matches!(
             self,
@@ -169,16 +188,14 @@ pub fn read_witness(file: &str) -> Option<(i64, String)> {
 }
 
 /// Runs one session to its fate.
-fn live_through(fate: Fate, name: &str, lab: &Lab) -> Result<Told, String> {
+fn live_through(fate: Fate, name: &str, records: &Records) -> Result<Told, String> {
     let (file, witness) = (
-        lab.path(&format!("report-{name}")),
-        lab.path(&format!("witness-{name}")),
+        records.lab.path(&format!("report-{name}")),
+        records.lab.path(&format!("witness-{name}")),
     );
-    let mut options = vec!["--name", name, "--report", &file];
-    options.extend(fate.options());
-    let words = fate.words(&witness);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut live = Live::of(name, &mut run_command(&options, &words));
+    let mut command = records.command(&["run", "--name", name, "--report", &file]);
+    command.args(fate.options()).arg("--").arg(payload());
+    let mut live = Live::of(name, command.args(fate.words(&witness)));
     let supervisor = live.cgmgr.id();
     let (goes_on, said) = listen(&mut live);
     let told_to_go_on = || {
@@ -199,7 +216,7 @@ fn live_through(fate: Fate, name: &str, lab: &Lab) -> Result<Told, String> {
         OwnLimitPastCeiling => {
             seen(&witness)?;
             let other = format!("{name}-other");
-            let told = live_through(Ceiling, &other, lab)?;
+            let told = live_through(Ceiling, &other, records)?;
             let wrong = untrue(Ceiling, &other, &told);
             if !wrong.is_empty() {
                 return Err(format!("{other}: {wrong:?}\n{:#}", told.report["oom"]));
@@ -297,21 +314,14 @@ fn untrue(fate: Fate, name: &str, told: &Told) -> Vec<String> {
     };
     must(oom["level"] == level, "the level");
     must(oom["limit"] == fate.limit(), "the limit");
-    let group = (level == "ceiling").then_some("/workloads.slice");
-    must(oom["group"].as_str() == group, "the group");
+    must(oom["group"].as_str() == fate.group_above(), "the group");
     must(oom["whole_group"] == fate.is_group(), "the whole group");
     must(
         oom["took_command"] == fate.takes_command(),
         "whether it took the command",
     );
-    let kills = match fate {
-        Group => 3..=3,
-        // It may be taken before it has its child.
-        CeilingAsGroup => 1..=2,
-        _ => 1..=1,
-    };
     must(
-        oom["kills"].as_u64().is_some_and(|n| kills.contains(&n)),
+        oom["kills"].as_u64().is_some_and(|n| fate.kills().contains(&n)),
         "how many were killed",
     );
     let victim = &oom["victim"];
@@ -346,15 +356,206 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "\n    {text}");
 }
 
+/// `cgmgr events --follow --json`, from before the first session on.
+struct Follower {
+    child: std::process::Child,
+    file: String,
+}
+
+impl Follower {
+    fn of(records: &Records) -> Follower {
+        let file = records.lab.path("followed");
+        let out = std::fs::File::create(&file).expect("a file");
+        let mut command = records.command(&["events", "--follow", "--json", "--since", "1970-01-01"]);
+        let child = command.stdout(out).spawn().expect("a follower");
+        Follower { child, file }
+    }
+
+    /// It has each record once.
+    fn has_seen_all(mut self, records: &Records) {
+        let all = records.cgmgr(&["events", "--json"]).expect(0).out;
+        let seen = || std::fs::read_to_string(&self.file).expect("a file");
+        crate::cgmgr::until("the follower has seen all", || seen().len() >= all.len());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(
+            sorted(&seen()),
+            sorted(&all),
+            "what was followed, and what is on record"
+        );
+    }
+}
+
+/// What is on record of each session when all are over, beside its fate: all that is wrong.
+fn on_record(records: &Records, fates: &[Fate]) -> Vec<String> {
+    let json = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
+    let mut of: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for record in records
+        .cgmgr(&["events", "--json"])
+        .expect(0)
+        .out
+        .lines()
+        .map(json)
+    {
+        *kinds.entry(record["event"].to_string()).or_default() += 1;
+        if let Some(session) = record["session"].as_str() {
+            of.entry(session.to_owned()).or_default().push(record);
+        }
+    }
+    say(&format!("records: {kinds:?}"));
+    let by_name = |text: &str, list: &str, name: &dyn Fn(&Value) -> Value| {
+        let all = json(text)[list].as_array().cloned().unwrap_or_default();
+        let mut by_name: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for one in all {
+            by_name
+                .entry(name(&one).as_str().unwrap_or_default().to_owned())
+                .or_default()
+                .push(one);
+        }
+        by_name
+    };
+    let history = records.cgmgr(&["history", "--json"]).expect(0).out;
+    let mut history = by_name(&history, "sessions", &|one| one["session"].clone());
+    let cases = records.cgmgr(&["oom", "--json"]).expect(0).out;
+    let mut cases = by_name(&cases, "cases", &|one| one["case"]["session"].clone());
+    let mut expected = vec![("ballast".to_owned(), Exit0)];
+    for (number, fate) in fates.iter().enumerate() {
+        expected.push((format!("f{number}"), *fate));
+        if *fate == OwnLimitPastCeiling {
+            expected.push((format!("f{number}-other"), Ceiling));
+        }
+    }
+    let mut wrong = Vec::new();
+    let mut named = 0;
+    for (name, fate) in &expected {
+        let of_session = of.remove(name).unwrap_or_default();
+        let kind = |event: &str| -> Vec<&Value> {
+            of_session
+                .iter()
+                .filter(|record| record["event"] == event)
+                .collect()
+        };
+        let witness = read_witness(&records.lab.path(&format!("witness-{name}")));
+        let mut all = untrue_record(*fate, &kind, witness);
+        let ended = history.remove(name).unwrap_or_default();
+        if ended.iter().collect::<Vec<_>>() != kind("exited") {
+            all.push("history");
+        }
+        let case = cases.remove(name).unwrap_or_default();
+        let kept = case.first().is_some_and(|case| case["kept"] == true);
+        if case.len() != usize::from(fate.level().is_some()) || kept != fate.takes_command() {
+            all.push("oom's list");
+        }
+        let told = kind("oom_kill");
+        named += usize::from(told.iter().any(|kill| kill["victims"][0]["pid"].is_i64()));
+        if !all.is_empty() {
+            let text = format!("{name} {fate:?} on record: {all:?}\n{of_session:#?}");
+            say(&text);
+            wrong.push(text);
+        }
+    }
+    let invented = of.into_keys().chain(history.into_keys()).chain(cases.into_keys());
+    wrong.extend(invented.map(|name| format!("{name} is on record, and never was")));
+    say(&format!(
+        "on record: {} sessions, {} wrong; {named} of those with OOM kills name who was killed",
+        expected.len(),
+        wrong.len()
+    ));
+    wrong
+}
+
+/// Everything in a session's records that is not true of this fate.
+fn untrue_record<'r>(
+    fate: Fate,
+    kind: &dyn Fn(&str) -> Vec<&'r Value>,
+    witness: Option<(i64, String)>,
+) -> Vec<&'static str> {
+    let mut wrong = Vec::new();
+    let mut must = |so: bool, what| {
+        if !so {
+            wrong.push(what);
+        }
+    };
+    let (started, exited, kills) = (kind("started"), kind("exited"), kind("oom_kill"));
+    must(started.len() == 1, "not one start");
+    must(exited.len() == 1, "not one end");
+    let (Some(started), Some(exited)) = (started.first(), exited.first()) else {
+        return wrong;
+    };
+    let ids = kills
+        .iter()
+        .chain([exited])
+        .all(|record| record["id"] == started["id"]);
+    must(ids && started["id"].is_string(), "its id");
+    must(exited["status"] == fate.status(), "the status");
+    must(exited["oom_unknown"].is_null(), "counters that were gone");
+    for other in ["stalled", "pids_hit", "drifted", "frozen"] {
+        must(kind(other).is_empty(), "what never was");
+    }
+    let number = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
+    let told: u64 = kills.iter().map(|kill| number(&kill["kills"])).sum();
+    let Some(level) = fate.level() else {
+        must(
+            kills.is_empty() && exited["oom"].is_null(),
+            "an OOM kill that never was",
+        );
+        return wrong;
+    };
+    must(fate.kills().contains(&told), "how many were killed");
+    must(exited["oom"]["kills"] == told, "how many were killed, at the end");
+    must(
+        exited["oom"]["took_command"] == fate.takes_command(),
+        "whether it took the command",
+    );
+    must(exited["oom"]["whole_group"] == fate.is_group(), "the whole group");
+    for oom in kills.iter().copied().chain([&exited["oom"]]) {
+        must(oom["level"] == level, "the level");
+        must(oom["limit"] == fate.limit(), "the limit");
+        must(oom["limited_group"].as_str() == fate.group_above(), "the group");
+    }
+    // Unknown is allowed, wrong is not; of a group the others are not known here.
+    let victims: Vec<&Value> = kills
+        .iter()
+        .filter_map(|kill| kill["victims"].as_array())
+        .flatten()
+        .collect();
+    let of_end = exited["oom"]["victims"].as_array();
+    if let (Some((pid, comm)), Some(chosen)) = (&witness, of_end.and_then(|all| all.first())) {
+        must(
+            chosen["pid"] == *pid && chosen["comm"] == comm.as_str(),
+            "who was killed",
+        );
+    }
+    must(victims.len() as u64 <= told, "more victims than kills");
+    if let (Some((pid, _)), false) = (&witness, fate.is_group()) {
+        must(
+            victims.iter().all(|victim| victim["pid"] == *pid),
+            "who was killed, at once",
+        );
+    }
+    wrong
+}
+
 #[test]
 fn every_fate_of_a_stream_of_sessions_is_told_truly() {
-    let lab = Lab::new();
-    let role = lab.file(
+    let records = Records::new();
+    let role = records.lab.file(
         "ceiling.role.toml",
         &format!("[workloads]\nmemory_high = \"max\"\nmemory_max = \"{CEILING} MiB\"\n"),
     );
-    cgmgr(&["apply", &role]).expect(0);
-    let ballast = Live::hold("ballast", &["--oom-score-adj", "-1000"], BALLAST as usize);
+    records.cgmgr(&["apply", &role]).expect(0);
+    let follower = Follower::of(&records);
+    let mut daemon = Some(records.daemon());
+    let hold = [payload(), "hold".into(), BALLAST.to_string()];
+    let mut ballast = records.command(&["run", "--name", "ballast", "--oom-score-adj", "-1000", "--"]);
+    let mut ballast = Live::of("ballast", ballast.args(hold));
+    ballast.hear("ready ");
     let fates = stream(if full() { 1000 } else { 100 });
     let (next, scores, wrongs) = (
         AtomicUsize::new(0),
@@ -362,6 +563,18 @@ fn every_fate_of_a_stream_of_sessions_is_told_truly() {
         Mutex::new(Vec::new()),
     );
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for time in 1..=KILLED {
+                while next.load(Ordering::SeqCst) < time * fates.len() / (KILLED + 1) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                daemon.take().expect("a daemon").kill();
+                // Now and then there is none for a while.
+                std::thread::sleep(Duration::from_millis(500 * (time as u64 % 4)));
+                daemon = Some(records.daemon());
+            }
+            say(&format!("the daemon was killed {KILLED} times"));
+        });
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 loop {
@@ -373,7 +586,7 @@ fn every_fate_of_a_stream_of_sessions_is_told_truly() {
                         say(&format!("{} of {} sessions begun", number + 1, fates.len()));
                     }
                     let name = format!("f{number}");
-                    let told = live_through(fate, &name, &lab);
+                    let told = live_through(fate, &name, &records);
                     let wrong = match &told {
                         Ok(told) => untrue(fate, &name, told),
                         Err(why) => vec![why.clone()],
@@ -399,6 +612,9 @@ fn every_fate_of_a_stream_of_sessions_is_told_truly() {
         }
     });
     ballast.end().expect(0);
+    let on_record = on_record(&records, &fates);
+    follower.has_seen_all(&records);
+    drop(daemon);
     let scores = scores.into_inner().expect("no panic");
     for (fate, s) in &scores {
         say(&format!(
@@ -412,6 +628,12 @@ fn every_fate_of_a_stream_of_sessions_is_told_truly() {
         "{} verdicts are wrong:\n{}",
         wrongs.len(),
         wrongs.join("\n")
+    );
+    assert!(
+        on_record.is_empty(),
+        "what is on record of {} sessions is wrong:\n{}",
+        on_record.len(),
+        on_record.join("\n")
     );
     assert_eq!(scores.values().map(|s| s.sessions).sum::<usize>(), fates.len());
     let (named, unknown) = scores

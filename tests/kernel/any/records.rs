@@ -9,37 +9,37 @@ use crate::cgmgr::{Done, command, finish, payload, until};
 use crate::lab::{Lab, must, path_of, session_groups, write};
 
 /// A store of the test's own.
-struct Records {
-    lab: Lab,
-    state: String,
+pub struct Records {
+    pub lab: Lab,
+    pub state: String,
 }
 
 impl Records {
-    fn new() -> Records {
+    pub fn new() -> Records {
         let lab = Lab::new();
         let state = lab.path("state");
         Records { lab, state }
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = command(words);
         command.env("CGMGR_STATE_DIR", &self.state);
         command
     }
 
-    fn cgmgr(&self, words: &[&str]) -> Done {
+    pub fn cgmgr(&self, words: &[&str]) -> Done {
         finish(&mut self.command(words))
     }
 
     /// Runs a payload in a session.
-    fn run(&self, options: &[&str], words: &[&str]) -> Done {
+    pub fn run(&self, options: &[&str], words: &[&str]) -> Done {
         let payload = payload();
         let words = [&["run"], options, &["--", &payload], words].concat();
         self.cgmgr(&words)
     }
 
     /// Records of a session, of this kind.
-    fn of(&self, session: &str, event: &str) -> Vec<Value> {
+    pub fn of(&self, session: &str, event: &str) -> Vec<Value> {
         let done = self
             .cgmgr(&["events", "--json", "--session", session, "--event", event])
             .expect(0);
@@ -49,13 +49,32 @@ impl Records {
             .collect()
     }
 
-    fn daemon(&self) -> Daemon {
-        let mut command = self.command(&["daemon"]);
-        let child = command.stdout(Stdio::null()).spawn().expect("a daemon");
-        Daemon(child)
+    /// A daemon that watches sessions already; what it says is in a file.
+    pub fn daemon(&self) -> Daemon {
+        self.daemon_where("")
     }
 
-    fn until_recorded(&self, session: &str, event: &str) -> Value {
+    /// The same, where the shell has done this before it.
+    pub fn daemon_where(&self, script: &str) -> Daemon {
+        let said = self.lab.path("daemon.log");
+        let log = std::fs::File::options().create(true).append(true).open(&said);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{script}\nexec \"$0\" daemon"), &must("CGMGR_BIN")])
+            .env("CGMGR_STATE_DIR", &self.state)
+            .env_remove("CGMGR_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a file"));
+        Daemon(command.spawn().expect("a daemon"))
+    }
+
+    /// What the daemon said.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.lab.path("daemon.log")).unwrap_or_default()
+    }
+
+    pub fn until_recorded(&self, session: &str, event: &str) -> Value {
         until(&format!("{event} of {session} is on record"), || {
             !self.of(session, event).is_empty()
         });
@@ -64,10 +83,11 @@ impl Records {
 }
 
 /// A daemon of the test's own.
-struct Daemon(Child);
+pub struct Daemon(Child);
 
 impl Daemon {
-    fn kill(mut self) {
+    /// SIGKILL.
+    pub fn kill(mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
