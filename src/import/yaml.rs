@@ -7,6 +7,12 @@
 /// A file may have so many nodes, each alias counted as what it stands for: a few aliases of aliases make millions.
 const MOST_NODES: usize = 100_000;
 
+/// So much of a text counts as one more: an alias of a long one is all of it again.
+const NODE_OF_TEXT: usize = 64;
+
+/// A value may go on over so many lines: each is searched for its end again.
+const MOST_LINES: usize = 1000;
+
 /// And be nested so deep.
 const DEEPEST: usize = 100;
 
@@ -46,9 +52,12 @@ impl Node {
 
     fn size(&self) -> usize {
         match self {
-            Node::Scalar(_) => 1,
+            Node::Scalar(text) => 1 + text.as_ref().map_or(0, |text| text.len() / NODE_OF_TEXT),
             Node::List(items) => items.iter().map(Node::size).sum::<usize>() + 1,
-            Node::Table(entries) => entries.iter().map(|(_, value)| value.size() + 1).sum::<usize>() + 1,
+            Node::Table(entries) => {
+                let size = |(key, value): &(String, Node)| value.size() + 1 + key.len() / NODE_OF_TEXT;
+                entries.iter().map(size).sum::<usize>() + 1
+            }
         }
     }
 }
@@ -377,11 +386,17 @@ impl<'t> Reader<'t> {
     /// A value in brackets or quotes with all the lines that it goes on in, without comments.
     fn whole(&mut self, text: &str, first: char, number: usize, indent: usize) -> Result<String, String> {
         let mut whole = text.to_owned();
+        let last = number + MOST_LINES;
+        let goes_on = |line: &Line<'_>| match line.number < last {
+            true => Ok(()),
+            false => Err(wrong(number, "a value over too many lines")),
+        };
         if matches!(first, '"' | '\'') {
             while closing(&whole, first).is_none() {
                 let Some(line) = self.more(indent, &mut whole, true) else {
                     return Err(wrong(number, "a quote that is not closed"));
                 };
+                goes_on(&line)?;
                 whole.push_str(line.text);
             }
             return Ok(whole);
@@ -392,6 +407,7 @@ impl<'t> Reader<'t> {
             let Some(line) = self.next().filter(inside) else {
                 return Err(wrong(number, "a bracket that is not closed"));
             };
+            goes_on(&line)?;
             self.at += 1;
             whole.push(' ');
             whole.push_str(without_comment_in_flow(line.text));

@@ -117,6 +117,22 @@ fn what_is_beyond_it_is_refused_with_its_line() {
     }
 }
 
+#[test]
+fn a_small_file_is_neither_much_memory_nor_much_time() {
+    let long = "x".repeat(500_000);
+    let aliases = format!("a: &a {long}\nb:\n{}", "- *a\n".repeat(90_000));
+    let lines = format!("a: [\n{}]\n", " x,\n".repeat(250_000));
+    let quoted = format!("a: \"\n{}\"\n", " x\n".repeat(300_000));
+    for (text, why) in [
+        (aliases, "line 15: too much for one file: aliases of aliases?"),
+        (lines, "line 1: a value over too many lines"),
+        (quoted, "line 1: a value over too many lines"),
+    ] {
+        assert!(text.len() < 1 << 20);
+        assert_eq!(parse(&text).as_ref().map_err(String::as_str), Err(why));
+    }
+}
+
 fn text() -> impl Strategy<Value = String> {
     "[a-c #:,'\"\\[\\]{}&*!|>%@`?~-]{0,6}"
 }
