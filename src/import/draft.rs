@@ -134,7 +134,7 @@ fn toml_of(declared: &Declared, text: &str) -> String {
         Declared::Switch(on) => on.to_string(),
         Declared::Nice(Nice::Absolute(nice)) => nice.to_string(),
         Declared::OomScoreAdj(score) => score.to_string(),
-        _ if text.bytes().all(|b| b.is_ascii_digit()) => text.to_owned(),
+        _ if text.parse::<i64>().is_ok_and(|number| number.to_string() == text) => text.to_owned(),
         _ => quoted(),
     }
 }

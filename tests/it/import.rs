@@ -132,6 +132,12 @@ fn a_compose_file() {
 }
 
 #[test]
+fn numbers_that_toml_writes_in_another_way() {
+    let text = "services:\n  a:\n    pids_limit: 050\n";
+    assert_imports("numbers", ("compose.yaml", text), &[], &["pids = \"050\""], &[]);
+}
+
+#[test]
 fn which_of_several_services_has_to_be_said() {
     let files = [("compose.yaml", COMPOSE)];
     let none = cgmgr("services", &files, &["import", "compose.yaml"]);
