@@ -1,8 +1,7 @@
 //! Finds sessions: directories that come and go where sessions are made.
 
 use crate::host::Base;
-use crate::kernel::{Group, Tree, survey};
-use crate::path::{GroupPath, SessionName};
+use crate::kernel::{KernelError, Tree};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
@@ -89,19 +88,15 @@ impl Finding {
         self.again = Some(self.again.map_or(soon, |again| again.min(soon)));
     }
 
+    /// A session cannot be watched; said once.
+    pub(super) fn warn(&mut self, error: &KernelError) {
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!("not every session is watched: {error}");
+        }
+    }
+
     /// When to look whatever happens.
     pub(super) fn due(&self) -> Option<Instant> {
         self.again
-    }
-}
-
-/// Sessions that have a group.
-pub(super) fn sessions(tree: &Tree, base: &Base) -> Vec<(SessionName, GroupPath, Group)> {
-    match survey::session_groups(tree, base) {
-        Ok(groups) => groups.filter_map(Result::ok).collect(),
-        Err(error) => {
-            tracing::warn!("{error}");
-            Vec::new()
-        }
     }
 }

@@ -16,6 +16,7 @@ use self::notices::Notices;
 use self::slices::Slices;
 use self::watched::{Watched, Who, Woken};
 use crate::kernel::kmsg::{KernelLog, OomLog};
+use crate::kernel::survey;
 use crate::path::GroupPath;
 use crate::record::fold::Told;
 use crate::record::{Fact, Record};
@@ -32,12 +33,11 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often everything is looked at that nothing tells of: limits that others changed, what a watch that could not be had
-/// would have told.
+/// How often everything is looked at that nothing tells of: limits that others changed, sessions that were not found.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How often a session is sampled that no descriptor is left for.
 const POLL: Duration = Duration::from_secs(1);
@@ -117,6 +117,10 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
     };
     // What was recorded while there was no daemon is told by this one.
     let tail = Tail::resume(store.directory(), only.mark()).map_err(of_store)?;
+    // From here on, if this one is killed before it hears of anything.
+    if let Some(mark) = tail.mark() {
+        only.set_mark(&mark).map_err(of_store)?;
+    }
     let told = told(&store).map_err(of_store)?;
     let most = more_descriptors();
     let mut daemon = Daemon::new(place, store, (tail, only), events, told, most).map_err(|errno| {
@@ -126,6 +130,7 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
         )
     })?;
     daemon.look_around(Instant::now());
+    daemon.hear();
     let notifier = Notifier::of_environment();
     daemon.beat = notifier.beat();
     said(notifier.tell(&[State::Ready, State::Status(&daemon.status())]));
@@ -422,18 +427,33 @@ impl<'a> Daemon<'a> {
             return;
         };
         self.finding.watch(tree, base);
-        for (name, path, group) in finding::sessions(tree, base) {
-            if let Some(known) = self.paths.get(&path) {
-                let same = self
+        let mut found = BTreeSet::new();
+        let paths = survey::session_paths(tree, base).unwrap_or_else(|error| {
+            self.finding.warn(&error);
+            Vec::new()
+        });
+        for (name, path) in paths {
+            found.insert(path.clone());
+            // What is known is not opened again: there may be many.
+            if let Some(known) = self.paths.get(&path).copied() {
+                let id = tree.id(&path).ok();
+                if self
                     .watched
-                    .get(known)
-                    .is_some_and(|one| group.id().ok() == Some(one.group_id()));
-                if same {
+                    .get(&known)
+                    .is_some_and(|one| id == Some(one.group_id()))
+                {
                     continue;
                 }
-                let gone = *known;
-                self.forget(gone);
+                self.forget(known);
             }
+            let group = match tree.find(&path) {
+                Ok(Some(group)) => group,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.finding.warn(&error);
+                    continue;
+                }
+            };
             let token = self.next;
             match Watched::begin(self.place, (name, path.clone(), group), &mut self.told) {
                 Some(mut one) => {
@@ -450,6 +470,10 @@ impl<'a> Daemon<'a> {
                 None => self.finding.look_again(),
             }
         }
+        // What is not found may be gone.
+        let missing = self.paths.iter().filter(|(path, _)| !found.contains(*path));
+        let missing: Vec<u64> = missing.map(|(_, token)| *token).collect();
+        missing.into_iter().for_each(|token| self.look_at(token));
     }
 
     fn warn_of_watches(&mut self, errno: Errno) {
@@ -533,17 +557,14 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Looks at everything that nothing tells of.
+    /// Looks at everything that nothing tells of. Counters are not among it: the kernel tells of each that rises, and of what
+    /// cannot be watched there is a look every second.
     fn look_around(&mut self, now: Instant) {
         self.looked_around = now;
         self.find();
         let repair = self.events.drift == crate::role::DriftAction::Repair;
         for one in self.watched.values_mut() {
             one.look_for_drift(repair);
-        }
-        let sessions: Vec<u64> = self.watched.keys().copied().collect();
-        for session in sessions {
-            self.look_at(session);
         }
         if let Some((tree, base)) = self.place.base()
             && let Some(trigger) = self.slices.arm(tree, &base.workloads)

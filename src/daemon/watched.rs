@@ -80,6 +80,8 @@ pub(super) struct Watched {
     pub(super) was_seen: bool,
     /// What was told of drift, by knob: the value that was found.
     drift: BTreeMap<String, String>,
+    /// What the last look found that is neither told nor what was set: `cgmgr set` may have been about to write it down.
+    suspects: BTreeMap<String, String>,
 }
 
 impl Watched {
@@ -115,6 +117,7 @@ impl Watched {
             looked: Duration::ZERO,
             was_seen: false,
             drift: BTreeMap::new(),
+            suspects: BTreeMap::new(),
         })
     }
 
@@ -254,7 +257,7 @@ impl Watched {
         self.records.write(Fact::Stalled(stall));
     }
 
-    /// Compares its limits with what they were set to, as its mark says now.
+    /// Compares its limits with what they were set to, as its mark says now. What differs at two looks is told.
     pub(super) fn look_for_drift(&mut self, repair: bool) {
         let group = self.sampler.group();
         let Some(identity) = survey::identity(group) else {
@@ -262,6 +265,7 @@ impl Watched {
         };
         let page_size = sys::page_size() as u64;
         let mut facts = Vec::new();
+        let suspects = std::mem::take(&mut self.suspects);
         for (key, declared) in &identity.limits {
             let Some(knob) = KnobId::from_key(key).map(KnobId::knob) else {
                 continue;
@@ -281,6 +285,10 @@ impl Watched {
                 continue;
             }
             if self.drift.get(key) == Some(&found) {
+                continue;
+            }
+            if suspects.get(key) != Some(&found) {
+                self.suspects.insert(key.clone(), found);
                 continue;
             }
             let repaired = repair && !on_scope && group.write(file, declared).is_ok();
