@@ -6,6 +6,7 @@ use cgmgr::kernel::kmsg::OomLog;
 use cgmgr::kernel::mounts::{own_group, parse_mountinfo, v1_controllers};
 use cgmgr::kernel::probe::{parse_cpu_list, parse_kib};
 use cgmgr::kernel::process::{Stat, line_of};
+use cgmgr::kernel::sample::{Fields, MemoryEvents, Sample, Split};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -23,6 +24,7 @@ fuzz_target!(|text: &str| {
     parse_limit(text);
     parse_pressure(text, "some");
     parse_pressure(text, "full");
+    of_samples(text);
     let mut log = OomLog::default();
     for line in text.lines() {
         log.add(line);
@@ -47,3 +49,24 @@ fuzz_target!(|text: &str| {
         assert!(parse_cpu_list(text).iter().all(|cpu| *cpu < 65_536));
     }
 });
+
+/// Each file of a sample with this content: every number is in the text.
+fn of_samples(text: &str) {
+    let is_there = |value: Option<u64>| value.is_none_or(|value| text.contains(&value.to_string()));
+    let mut sample = Sample::default();
+    for file in Fields::ALL.files() {
+        assert!(sample.take(file, text));
+    }
+    let limits = [sample.memory_high, sample.memory_max, sample.pids_max];
+    let numbers = [sample.memory_current, sample.memory_peak, sample.pids, sample.forks_refused(), sample.cpu_usage_usec];
+    assert!(limits.iter().all(|limit| is_there(limit.and_then(|limit| limit.at()))));
+    assert!(numbers.into_iter().all(is_there));
+    let events = MemoryEvents::parse(text);
+    assert!([events.low, events.high, events.max, events.oom, events.oom_kill].into_iter().all(is_there));
+    // The leaf's and the scope's: never less than one of them, however large.
+    let both = events.plus(events);
+    assert!(both.oom_kill >= events.oom_kill && both.high >= events.high);
+    let split = Split::parse(text);
+    let own = [split.anon, split.file, split.shmem, split.sock];
+    assert!(own.into_iter().all(|value| value == 0 || is_there(Some(value))));
+}

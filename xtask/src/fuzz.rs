@@ -42,7 +42,7 @@ fn longest(target: &str) -> u32 {
     match target {
         "values" => 64,
         "names" => 512,
-        "role" | "records" => 4096,
+        "role" | "records" | "imports" => 4096,
         _ => 2048,
     }
 }

@@ -20,6 +20,12 @@ fn sources(target: &str) -> &'static [&'static str] {
         "values" => &["src/limits", "examples"],
         "kernel_files" => &["src/kernel"],
         "names" => &["src/path.rs", "tests/it/properties/names.rs"],
+        "imports" => &[
+            "src/import",
+            "tests/it/import.rs",
+            "tests/translations",
+            "examples",
+        ],
         _ => &[],
     }
 }
