@@ -401,3 +401,40 @@ pub fn unwatched(group: &Group, kills: u64) -> Option<Oom> {
         took_command: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oom(kills: u64) -> Oom {
+        Oom {
+            cause: Cause::Session,
+            limit: None,
+            kills,
+            whole_group: kills > 1,
+            victims: Vec::new(),
+            unseen: kills,
+            took_command: false,
+        }
+    }
+
+    #[test]
+    fn each_kill_is_told_once_though_the_kernel_counts_the_chosen_one_again() {
+        // Who is in charge finds out what there was since the session began.
+        let mut own = Records {
+            told: Some(0),
+            ..Records::default()
+        };
+        // The chosen one; the same again, with its group; two more of that.
+        let told =
+            [(1, 1), (1, 2), (3, 4), (3, 4)].map(|(kills, counted)| own.news(&oom(kills), counted).kills);
+        assert_eq!(told, [1, 0, 2, 0]);
+        assert_eq!(own.kills(), 4);
+
+        // Who looks on finds out what there was since the last record.
+        let mut other = Records::default();
+        other.know_of_kills(4);
+        let news = other.news(&oom(2), 6);
+        assert_eq!((news.kills, news.total, other.news(&oom(2), 6).kills), (2, 6, 0));
+    }
+}
