@@ -154,6 +154,15 @@ impl Case {
         (from, differs)
     }
 
+    /// The most memory that was held at once.
+    fn peak(&self) -> Option<u64> {
+        let at_end = self
+            .exited
+            .as_ref()
+            .and_then(|(_, exited)| exited.usage.memory_peak);
+        at_end.or_else(|| self.scene()?.peak)
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> String {
         let Some(verdict) = self.verdict() else {
@@ -166,12 +175,14 @@ impl Case {
         };
         if let Some(memory) = self.scene().and_then(|scene| scene.memory) {
             let sum = memory.sum();
-            if sum > 0 && memory.shmem > sum / 2 {
+            // What has died has given its memory back: what is left says something only where it is most of it.
+            let is_most = self.peak().or(verdict.limit).is_some_and(|held| sum > held / 2);
+            if is_most && memory.shmem > sum / 2 {
                 all.push_str(
                     " Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
                      deleted; put them on a disk.",
                 );
-            } else if sum > 0 && memory.kernel > sum / 2 {
+            } else if is_most && memory.kernel > sum / 2 {
                 all.push_str(
                     " Most of the memory was the kernel's own for this session: very many processes, open files or \
                      connections.",
@@ -236,11 +247,7 @@ impl Case {
             }
         }
         let scene = self.scene();
-        let peak = self
-            .exited
-            .as_ref()
-            .and_then(|(_, exited)| exited.usage.memory_peak);
-        if let Some(peak) = peak.or_else(|| scene.and_then(|scene| scene.peak)) {
+        if let Some(peak) = self.peak() {
             row("peak", bytes(peak));
         }
         if let Some(scene) = scene {
@@ -520,6 +527,21 @@ mod tests {
         for said in case.story().iter().chain([&case.line()]) {
             assert!(!said.contains(char::is_control), "{said:?}");
         }
+    }
+
+    #[test]
+    fn what_is_left_when_all_have_died_gives_no_advice() {
+        // As it was seen: 64 MiB were held, and 36 KiB of the kernel's own were left.
+        let mut kill = kill();
+        kill.limit = Some(64 << 20);
+        kill.scene.memory = Some(Split {
+            kernel: 36 << 10,
+            ..Split::default()
+        });
+        let mut cases = Cases::default();
+        cases.add(&record(AT, "x", "b", Fact::OomKill(Box::new(kill))));
+        let advice = cases.finish().remove(0).advice();
+        assert_eq!(advice, "Raise memory_max or build with fewer jobs.");
     }
 
     #[test]
