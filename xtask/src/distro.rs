@@ -67,11 +67,13 @@ pub enum Mode {
     Bare,
     /// No systemd, and the controllers are bound to cgroup v1.
     Hybrid,
+    /// As `Systemd`, with other programs on it that run something under limits: docker, podman, Slurm.
+    Engines,
 }
 
 impl Mode {
-    /// All three of them.
-    pub const ALL: [Mode; 3] = [Mode::Systemd, Mode::Bare, Mode::Hybrid];
+    /// All four of them.
+    pub const ALL: [Mode; 4] = [Mode::Systemd, Mode::Bare, Mode::Hybrid, Mode::Engines];
 
     /// Its name on the command line, which is also the module of the tests that are for it.
     pub fn name(self) -> &'static str {
@@ -79,6 +81,46 @@ impl Mode {
             Mode::Systemd => "systemd",
             Mode::Bare => "bare",
             Mode::Hybrid => "hybrid",
+            Mode::Engines => "engines",
         }
     }
+
+    /// What its boot is told: how PID 1 and the cgroups are to be.
+    pub fn layout(self) -> &'static str {
+        match self {
+            Mode::Engines => Mode::Systemd.name(),
+            mode => mode.name(),
+        }
+    }
+
+    /// What is on its disk.
+    pub fn disk(self) -> Disk {
+        match self {
+            Mode::Engines => Disk::Engines,
+            _ => Disk::Plain,
+        }
+    }
+
+    /// How many processors it has: for engines more than any of the example roles is given, for docker refuses more than there
+    /// are.
+    pub fn cpus(self) -> u32 {
+        match self {
+            Mode::Engines => 8,
+            _ => 2,
+        }
+    }
+}
+
+/// What can be on a guest's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// A small Debian, and what most tests need.
+    Plain,
+    /// The same with docker, podman and Slurm, which take their time to install.
+    Engines,
+}
+
+impl Disk {
+    /// Both of them.
+    pub const ALL: [Disk; 2] = [Disk::Plain, Disk::Engines];
 }

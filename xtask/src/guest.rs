@@ -71,7 +71,7 @@ impl Guest {
             mode,
             memory_mib: 2048,
             swap: false,
-            cpus: 2,
+            cpus: mode.cpus(),
             deadline: Duration::from_secs(1800),
             silence: Duration::from_secs(240),
             counted: false,
@@ -101,7 +101,7 @@ impl Guest {
     /// All that a boot needs, in the folder `dir`.
     pub fn machine(&self, dir: &Path, mut payload: Payload, script: &str) -> Result<Machine> {
         packages::ensure()?;
-        let image = image::ensure(self.distro)?;
+        let image = image::ensure(self.distro, self.mode.disk())?;
         self.add_own_files(&mut payload, script)?;
         payload.write(&dir.join("payload.tar"))?;
         blank_disk(dir, "out.raw", OUT_MIB)?;
@@ -112,7 +112,7 @@ impl Guest {
             initramfs: dir.join("initramfs"),
             arguments: format!(
                 "cgmgr.lab={} loglevel=5 mitigations=off nowatchdog systemd.show_status=no",
-                self.mode.name()
+                self.mode.layout()
             ),
             disks: vec![
                 (image.disk(), true),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::distro::Distro;
+use crate::distro::{Disk, Distro};
 use crate::{cache, mirror, packages, say};
 
 /// What is installed in a guest.
@@ -39,6 +39,30 @@ const PACKAGES: &[&str] = &[
     "openssh-client",
     "netcat-openbsd",
 ];
+
+/// What is installed beside that where the tests of translations run. Debian 12's docker.io has its command in it.
+const ENGINES: &[&str] = &[
+    "docker.io",
+    "docker-compose",
+    "podman",
+    "runc",
+    "slurmd",
+    "slurmctld",
+    "slurm-client",
+    "munge",
+];
+
+/// The packages of a disk.
+fn packages(distro: Distro, disk: Disk) -> Vec<&'static str> {
+    let mut packages = PACKAGES.to_vec();
+    if disk == Disk::Engines {
+        packages.extend(ENGINES);
+        if distro == Distro::Debian13 {
+            packages.push("docker-cli");
+        }
+    }
+    packages
+}
 
 /// Units that cost a guest seconds to boot and give it nothing.
 const MASKED: &[&str] = &[
@@ -83,6 +107,38 @@ const DISABLED: &[&str] = &[
     "sockets.target.wants/systemd-oomd.socket",
 ];
 
+/// The same of what is on a disk with engines. Podman has no need of any of its units.
+const ENGINES_MASKED: &[&str] = &[
+    "podman.service",
+    "podman.socket",
+    "podman-restart.service",
+    "podman-auto-update.service",
+    "podman-auto-update.timer",
+    "netavark-dhcp-proxy.service",
+    "netavark-dhcp-proxy.socket",
+];
+
+/// And of these.
+const ENGINES_DISABLED: &[&str] = &[
+    "multi-user.target.wants/containerd.service",
+    "multi-user.target.wants/docker.service",
+    "multi-user.target.wants/munge.service",
+    "multi-user.target.wants/slurmctld.service",
+    "multi-user.target.wants/slurmd.service",
+    "sockets.target.wants/docker.socket",
+];
+
+/// The units of a disk that are masked, and those that are disabled.
+fn units(disk: Disk) -> [Vec<&'static str>; 2] {
+    match disk {
+        Disk::Plain => [MASKED.to_vec(), DISABLED.to_vec()],
+        Disk::Engines => [
+            [MASKED, ENGINES_MASKED].concat(),
+            [DISABLED, ENGINES_DISABLED].concat(),
+        ],
+    }
+}
+
 /// What the kernel needs to see its disks, where it is not built in.
 const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 
@@ -113,32 +169,38 @@ impl Image {
     }
 }
 
-/// The images of these distributions, built side by side where they have to be.
-pub fn ensure_all(distros: &[Distro]) -> Result<Vec<Image>> {
+/// The images of these distributions with these disks, those of different distributions built side by side.
+pub fn ensure_all(distros: &[Distro], disks: &[Disk]) -> Result<Vec<Image>> {
     packages::ensure()?;
+    let all_of = |distro: Distro| disks.iter().map(move |disk| ensure(distro, *disk)).collect();
     std::thread::scope(|scope| {
         let builds: Vec<_> = distros
             .iter()
-            .map(|distro| scope.spawn(|| ensure(*distro)))
+            .map(|distro| scope.spawn(move || all_of(*distro)))
             .collect();
-        builds
+        let built: Result<Vec<Vec<Image>>> = builds
             .into_iter()
             .map(|build| build.join().map_err(|_| anyhow!("building an image panicked"))?)
-            .collect()
+            .collect();
+        Ok(built?.into_iter().flatten().collect())
     })
 }
 
-/// The image of `distro`: from the cache, or built first.
-pub fn ensure(distro: Distro) -> Result<Image> {
+/// The image of `distro` with this disk: from the cache, or built first.
+pub fn ensure(distro: Distro, disk: Disk) -> Result<Image> {
     let images = cache::subdir(&cache::dir()?, "images")?;
-    let name = format!("debian{}-{:016x}", distro.number(), fingerprint(distro));
+    let kind = match disk {
+        Disk::Plain => format!("debian{}", distro.number()),
+        Disk::Engines => format!("debian{}-engines", distro.number()),
+    };
+    let packages = packages(distro, disk);
     let image = Image {
-        dir: images.join(&name),
+        dir: images.join(format!("{kind}-{:016x}", fingerprint(distro, disk, &packages))),
     };
     if image.dir.is_dir() {
         return Ok(image);
     }
-    let _lock = cache::lock(&format!("debian{}", distro.number()))?;
+    let _lock = cache::lock(&kind)?;
     if image.dir.is_dir() {
         return Ok(image);
     }
@@ -156,14 +218,18 @@ pub fn ensure(distro: Distro) -> Result<Image> {
     let root = scratch.path().join("root");
     say::step(
         &format!(
-            "building the image of Debian {} (about a minute)",
-            distro.number()
+            "building the image of Debian {}{} (about a minute)",
+            distro.number(),
+            match disk {
+                Disk::Plain => "",
+                Disk::Engines => " with docker, podman and Slurm",
+            }
         ),
         || {
-            bootstrap(distro, &root, &scratch.path().join("mmdebstrap.log"))?;
+            bootstrap(distro, &packages, &root, &scratch.path().join("mmdebstrap.log"))?;
             let done = cache::subdir(scratch.path(), "done")?;
             extract_boot_files(&root, &done)?;
-            settle(&root)?;
+            settle(&root, disk)?;
             make_disk(&root, &done.join("root.ext4"))?;
             fs::rename(&done, &image.dir).context("cannot put the image into its place")
         },
@@ -172,9 +238,10 @@ pub fn ensure(distro: Distro) -> Result<Image> {
 }
 
 /// A number that changes whenever an image would come out differently (FNV-1a).
-fn fingerprint(distro: Distro) -> u64 {
+fn fingerprint(distro: Distro, disk: Disk, packages: &[&str]) -> u64 {
+    let [masked, disabled] = units(disk);
     let recipe = format!(
-        "{FORMAT} {} {PACKAGES:?} {MASKED:?} {DISABLED:?}",
+        "{FORMAT} {} {packages:?} {masked:?} {disabled:?}",
         distro.codename()
     );
     recipe.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -183,7 +250,7 @@ fn fingerprint(distro: Distro) -> u64 {
 }
 
 /// Installs Debian into a folder. In namespaces of its own, so that being killed leaves no mount and no process.
-fn bootstrap(distro: Distro, root: &Path, log: &Path) -> Result<()> {
+fn bootstrap(distro: Distro, packages: &[&str], root: &Path, log: &Path) -> Result<()> {
     let mirror = mirror::debian()?;
     let trusted = if mirror.trusted { "[trusted=yes] " } else { "" };
     let file = File::create(log)?;
@@ -204,7 +271,7 @@ fn bootstrap(distro: Distro, root: &Path, log: &Path) -> Result<()> {
             "--variant=essential",
             "--components=main",
         ])
-        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!("--include={}", packages.join(",")))
         .arg("--aptopt=Acquire::Languages \"none\"")
         .arg("--dpkgopt=force-confold")
         .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
@@ -323,18 +390,19 @@ fn extract_modules(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// What a fresh Debian still lacks to boot fast and without questions.
-fn settle(root: &Path) -> Result<()> {
+fn settle(root: &Path, disk: Disk) -> Result<()> {
     fs::write(root.join("etc/hostname"), "cgmgr-lab\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost cgmgr-lab\n")?;
     fs::write(root.join("etc/machine-id"), "c0ffee00c0ffee00c0ffee00c0ffee00\n")?;
     fs::write(root.join("etc/fstab"), "")?;
     fs::write(root.join("etc/resolv.conf"), "")?;
-    for unit in MASKED {
+    let [masked, disabled] = units(disk);
+    for unit in masked {
         let link = root.join("etc/systemd/system").join(unit);
         let _ = fs::remove_file(&link);
         symlink("/dev/null", &link).with_context(|| format!("cannot mask {unit}"))?;
     }
-    for unit in DISABLED {
+    for unit in disabled {
         let link = root.join("etc/systemd/system").join(unit);
         fs::remove_file(&link).with_context(|| format!("cannot disable {unit}"))?;
     }

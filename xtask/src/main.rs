@@ -44,7 +44,14 @@ enum Task {
     /// Boot a guest once and run a command in it.
     Guest(shell::Arguments),
     /// Build the images of the guests, where they are not built already.
-    Images,
+    Images {
+        /// Only those of this distribution
+        #[arg(long, value_enum)]
+        distro: Option<distro::Distro>,
+        /// Only what guests of this mode need
+        #[arg(long, value_enum)]
+        mode: Option<distro::Mode>,
+    },
     /// Run all the tests: natively, and in guests of each kind.
     Test(test::Arguments),
     /// Run the fuzz targets, each for a while
@@ -66,7 +73,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Guest(arguments) => shell::run(&arguments),
-        Task::Images => images(),
+        Task::Images { distro, mode } => images(distro, mode),
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
@@ -82,8 +89,10 @@ fn main() -> ExitCode {
     })
 }
 
-fn images() -> anyhow::Result<ExitCode> {
-    for image in image::ensure_all(&distro::Distro::ALL)? {
+fn images(distro: Option<distro::Distro>, mode: Option<distro::Mode>) -> anyhow::Result<ExitCode> {
+    let distros = distro.map_or(distro::Distro::ALL.to_vec(), |one| vec![one]);
+    let disks = mode.map_or(distro::Disk::ALL.to_vec(), |one| vec![one.disk()]);
+    for image in image::ensure_all(&distros, &disks)? {
         say::say(image.disk().display().to_string());
     }
     Ok(ExitCode::SUCCESS)

@@ -26,9 +26,9 @@ pub struct Arguments {
     /// Give it a GiB of swap
     #[arg(long)]
     swap: bool,
-    /// Processors
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// Processors: 2, or 8 where the mode is engines
+    #[arg(long)]
+    cpus: Option<u32>,
     /// One processor, and a clock that counts instructions
     #[arg(long)]
     counted: bool,
@@ -96,7 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let guest = Guest {
         memory_mib: arguments.memory,
         swap: arguments.swap,
-        cpus: arguments.cpus,
+        cpus: arguments.cpus.unwrap_or(arguments.mode.cpus()),
         counted: arguments.counted,
         deadline,
         silence: deadline,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::distro::{Distro, Mode};
+use crate::distro::{Disk, Distro, Mode};
 use crate::guest::Guest;
 use crate::libtest::Tally;
 use crate::payload::Payload;
@@ -133,9 +133,11 @@ fn kernel(arguments: &Arguments) -> Result<Tally> {
     let mut tests = list(&built.kernel)?;
     if arguments.host {
         let all = tests.len();
-        tests.retain(|test| !is_of_the_package(test) && !REBOOT.contains(&test.as_str()));
+        tests.retain(|test| {
+            !is_of_the_package(test) && !test.starts_with("engines::") && !REBOOT.contains(&test.as_str())
+        });
         say::say(format!(
-            "{} tests, of the Debian package and of a reboot, only run in guests",
+            "{} tests, of the Debian package, of a reboot and of other engines, only run in guests",
             all - tests.len()
         ));
         return on_host(&built, &tests, arguments);
@@ -152,7 +154,12 @@ fn kernel(arguments: &Arguments) -> Result<Tally> {
     }) {
         built.deb = Some(dist::deb()?);
     }
-    image::ensure_all(&arguments.distros())?;
+    let mut disks: Vec<Disk> = modes()
+        .filter(|mode| !select(&tests, *mode, arguments).is_empty())
+        .map(Mode::disk)
+        .collect();
+    disks.dedup();
+    image::ensure_all(&arguments.distros(), &disks)?;
     in_guests(arguments, &built, &tests)
 }
 
@@ -208,14 +215,14 @@ fn list(binary: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The tests that are for a mode: those in its own module and, but for hybrid, those in `any`.
+/// The tests that are for a mode: those in its own module and, where cgroup v2 is all that matters, those in `any`.
 fn select(tests: &[String], mode: Mode, arguments: &Arguments) -> Vec<String> {
     let of = |name: &str, module: &str| {
         name.strip_prefix(module)
             .is_some_and(|rest| rest.starts_with("::"))
     };
     let wanted = |name: &&String| {
-        (of(name, mode.name()) || (mode != Mode::Hybrid && of(name, "any")))
+        (of(name, mode.name()) || (matches!(mode, Mode::Systemd | Mode::Bare) && of(name, "any")))
             && arguments.filter.as_ref().is_none_or(|part| name.contains(part))
     };
     let mut names: Vec<String> = tests.iter().filter(wanted).cloned().collect();
