@@ -6,7 +6,11 @@
 use super::sheet::Sheet;
 use crate::limits::{KnobId, Max, PERIOD_US};
 
-const KIB: u64 = 1 << 10;
+/// What Slurm counts memory in; less is rounded up there.
+const MIB: u64 = 1 << 20;
+
+/// The least that a job is held to where cgroup.conf does not say another MinRAMSpace.
+const LEAST: u64 = 30 * MIB;
 
 pub(super) fn lines(sheet: &mut Sheet<'_>) -> String {
     let mut text = format!("#!/bin/sh\n#SBATCH --job-name={}\n", sheet.name());
@@ -16,13 +20,21 @@ pub(super) fn lines(sheet: &mut Sheet<'_>) -> String {
     let name = |id: KnobId| id.knob().at(crate::limits::Engine::Slurm);
     if let Some(bytes) = sheet.memory(KnobId::MemoryMax).and_then(Max::at) {
         push(name(KnobId::MemoryMax), &memory(bytes));
-        if bytes % KIB != 0 {
+        if bytes < LEAST {
             sheet.lose(
                 KnobId::MemoryMax,
-                "memory is counted in KiB: it is rounded down",
-                "declare whole KiB",
+                "a job is held to no less than 30 MiB",
+                "MinRAMSpace in cgroup.conf, for the whole cluster",
+            );
+        } else if bytes % MIB != 0 {
+            sheet.lose(
+                KnobId::MemoryMax,
+                "memory is counted in MiB: it is rounded down",
+                "declare whole MiB",
             );
         }
+    } else {
+        sheet.note("without memory_max a job has what the cluster gives, or all of the node's (DefMemPerNode, DefMemPerCPU)");
     }
     if let Some(quota) = sheet.quota(KnobId::Cpus) {
         push(name(KnobId::Cpus), &quota.ceil().to_string());
@@ -37,6 +49,8 @@ pub(super) fn lines(sheet: &mut Sheet<'_>) -> String {
             "declare a whole number"
         };
         sheet.lose(KnobId::Cpus, &why, instead);
+    } else {
+        sheet.note("without cpus a job has one CPU");
     }
     if let Some(group) = sheet.oom_group() {
         push(name(KnobId::OomGroup), if group { "1" } else { "0" });
@@ -50,10 +64,9 @@ pub(super) fn lines(sheet: &mut Sheet<'_>) -> String {
 
 /// The largest unit of Slurm's, all of them binary, that it is whole in.
 fn memory(bytes: u64) -> String {
-    let kib = (bytes / KIB).max(1);
-    let units = [("G", 1 << 20), ("M", 1 << 10)];
-    match units.iter().find(|(_, unit)| kib.is_multiple_of(*unit)) {
-        Some((name, unit)) => format!("{}{name}", kib / unit),
-        None => format!("{kib}K"),
+    let mib = (bytes / MIB).max(1);
+    match mib % 1024 {
+        0 => format!("{}G", mib / 1024),
+        _ => format!("{mib}M"),
     }
 }
