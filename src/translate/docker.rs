@@ -53,8 +53,20 @@ pub(super) fn values(sheet: &mut Sheet<'_>) -> Vec<(KnobId, String)> {
     if let Some(quota) = sheet.quota(KnobId::Cpus) {
         values.push((KnobId::Cpus, quota.to_string()));
     }
-    if let Some(pids) = sheet.count(KnobId::Pids) {
-        values.push((KnobId::Pids, or_none(pids)));
+    match sheet.count(KnobId::Pids) {
+        Some(pids) => {
+            values.push((KnobId::Pids, or_none(pids)));
+            if pids == Max::Max {
+                sheet.lose(
+                    KnobId::Pids,
+                    "docker takes no limit for nothing said, and systemd then gives the container its DefaultTasksMax",
+                    "declare as many tasks as there can be, pids = 4194304",
+                );
+            }
+        }
+        None => sheet.note(
+            "without pids a container has systemd's DefaultTasksMax, where docker's groups are systemd's",
+        ),
     }
     if let Some(Max::At(files)) = sheet.count(KnobId::Nofile) {
         values.push((KnobId::Nofile, format!("{files}:{files}")));

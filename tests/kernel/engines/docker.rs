@@ -72,6 +72,14 @@ pub fn instead(case: &Case<'_>) -> Option<String> {
         Value::Weight(weight) => weight.get(),
         _ => panic!("{value:?} is no weight"),
     };
+    // Docker says nothing of it to systemd.
+    if case.id == KnobId::Pids && case.declared.and_then(Value::count).is_none() {
+        let told = case.loss.is_some() || case.said.notes("without pids");
+        assert!(told, "nothing is said of DefaultTasksMax");
+        let show = ["show", "--property=DefaultTasksMax", "--value"];
+        let default = finish(Command::new("systemctl").args(show)).expect(0);
+        return Some(default.out.trim().to_owned());
+    }
     let why = case.loss?;
     let found = match (case.id, case.declared?) {
         // Docker refuses so little.
