@@ -56,7 +56,7 @@ pub(super) fn no_place(engine: Engine, id: KnobId) -> (&'static str, &'static st
         ),
         (KnobId::MemorySwapMax, Slurm) => (
             "swap is the cluster's",
-            "ConstrainSwapSpace and AllowedSwapSpace in cgroup.conf; with yes and 0 a job has none",
+            "ConstrainSwapSpace and AllowedSwapSpace in cgroup.conf; with yes and 0 a job has none, and in Slurm 22.05 as much as memory",
         ),
         (KnobId::Nofile, Slurm) => (
             "a job inherits it from where it is submitted (--propagate)",

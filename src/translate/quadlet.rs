@@ -14,8 +14,15 @@ pub(super) fn file(sheet: &mut Sheet<'_>) -> String {
         // A per cent sign begins a specifier.
         sheet.image(&label).replace('%', "%%"),
     );
+    // Podman divides the service's group (--cgroups=split): what counts beside others is the service's, and what systemd
+    // allows a service by itself would hold for the container too.
+    let mut service = String::from("\n[Service]\nTasksMax=infinity\n");
     for (id, value) in podman::values(sheet) {
         let name = id.knob().at(Engine::Quadlet).unwrap_or_default();
+        if let KnobId::CpuWeight | KnobId::IoWeight = id {
+            service.push_str(&format!("{name}={value}\n"));
+            continue;
+        }
         match name.strip_prefix("PodmanArgs=") {
             Some(option) => {
                 text.push_str("PodmanArgs=");
@@ -35,7 +42,8 @@ pub(super) fn file(sheet: &mut Sheet<'_>) -> String {
     // What starts the container is the service: its first process inherits the nice value.
     if let Some(nice) = sheet.nice() {
         let name = KnobId::Nice.knob().at(Engine::Quadlet).unwrap_or_default();
-        text.push_str(&format!("\n[Service]\n{name}={nice}\n"));
+        service.push_str(&format!("{name}={nice}\n"));
     }
+    text.push_str(&service);
     text
 }

@@ -10,7 +10,7 @@ pub mod dialects;
 mod doctor;
 mod enter;
 mod exhausted;
-mod fates;
+pub mod fates;
 mod input;
 mod killed;
 mod library;

@@ -93,6 +93,15 @@ impl Mode {
         }
     }
 
+    /// What its kernel is told beside that, after a space.
+    pub fn words(self) -> &'static str {
+        match self {
+            // Debian 12's docker starts nothing where the kernel has AppArmor and nobody can load its profile.
+            Mode::Engines => " apparmor=0",
+            _ => "",
+        }
+    }
+
     /// What is on its disk.
     pub fn disk(self) -> Disk {
         match self {

@@ -111,8 +111,9 @@ impl Guest {
             kernel: image.kernel(),
             initramfs: dir.join("initramfs"),
             arguments: format!(
-                "cgmgr.lab={} loglevel=5 mitigations=off nowatchdog systemd.show_status=no",
-                self.mode.layout()
+                "cgmgr.lab={} loglevel=5 mitigations=off nowatchdog systemd.show_status=no{}",
+                self.mode.layout(),
+                self.mode.words()
             ),
             disks: vec![
                 (image.disk(), true),

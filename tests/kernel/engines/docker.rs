@@ -9,7 +9,7 @@ use cgmgr::translate::weights;
 
 use super::held::{Held, Sleeper};
 use super::oci::root;
-use super::roles::{Case, OWN, Role, Wrong};
+use super::roles::{ALONE, Case, EVERYTHING, LITTLE, ODD, Role, Wrong};
 use crate::cgmgr::{Done, finish};
 use crate::lab::Lab;
 
@@ -115,8 +115,8 @@ pub fn protects(wrong: &mut Wrong, role: &Role, theirs: &Held) {
 fn a_container_is_held_to_what_a_session_is_but_for_what_is_lost() {
     let lab = Lab::new();
     let mut wrong = Wrong::default();
-    let roles = ["rust", "ci-small", "batch-background", "jackin-grants"].map(Role::example);
-    let own = OWN.map(|own| Role::own(&lab, own));
+    let roles = ["rust", "ci-small", "batch-background"].map(Role::example);
+    let own = [EVERYTHING, ODD, ALONE, LITTLE].map(|own| Role::own(&lab, own));
     for role in roles.iter().chain(&own) {
         let said = role.to(Engine::Docker, &[]);
         let [theirs, later] = through(&said.words());

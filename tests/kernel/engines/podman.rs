@@ -8,7 +8,7 @@ use cgmgr::limits::{Engine, KnobId};
 use super::docker::{IMAGE, import};
 use super::held::{Held, Sleeper};
 use super::oci::root;
-use super::roles::{OWN, Role, Wrong};
+use super::roles::{ALONE, EVERYTHING, LITTLE, NOTHING, ODD, Role, Wrong};
 use crate::cgmgr::{Done, finish};
 use crate::lab::Lab;
 
@@ -43,8 +43,8 @@ fn through(options: &[&str]) -> [Held; 2] {
 fn a_container_is_held_to_what_a_session_is_but_for_what_is_lost() {
     let lab = Lab::new();
     let mut wrong = Wrong::default();
-    let roles = ["rust", "ci-small", "batch-background", "multicode"].map(Role::example);
-    let own = OWN.map(|own| Role::own(&lab, own));
+    let roles = ["rust", "batch-background"].map(Role::example);
+    let own = [EVERYTHING, ODD, ALONE, LITTLE, NOTHING].map(|own| Role::own(&lab, own));
     for role in roles.iter().chain(&own) {
         let said = role.to(Engine::Podman, &[]);
         let [theirs, later] = through(&said.words());

@@ -11,6 +11,7 @@ use cgmgr::role::Overrides;
 use serde_json::Value as Json;
 
 use super::held::{Held, Sleeper};
+use crate::any::fates::say;
 use crate::cgmgr::cgmgr;
 use crate::lab::{Lab, example, examples};
 
@@ -138,6 +139,15 @@ impl Said {
         losses.iter().find(|loss| loss["knob"] == key)?["why"].as_str()
     }
 
+    /// What comes nearest to a knob that is lost.
+    #[track_caller]
+    pub fn instead(&self, key: &str) -> &str {
+        let losses = self.0["losses"].as_array().expect("a list");
+        let loss = losses.iter().find(|loss| loss["knob"] == key);
+        let instead = loss.and_then(|loss| loss["instead"].as_str());
+        instead.unwrap_or_else(|| panic!("{key} is not lost"))
+    }
+
     /// Whether a note has this in it.
     pub fn notes(&self, part: &str) -> bool {
         let notes = self.0["notes"].as_array().expect("a list");
@@ -180,6 +190,8 @@ impl Wrong {
         theirs: &Held,
         instead: impl Fn(&Case<'_>) -> Option<String>,
     ) {
+        // Under emulation this takes its time, and a guest that says nothing is taken for dead.
+        say(&format!("{} is compared", role.path));
         for knob in KNOBS.iter().filter(|knob| knob.part == Part::Session) {
             if knob.file.is_none() && !knob.is_on_process() {
                 continue;

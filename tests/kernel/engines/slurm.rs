@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Once;
 
+use cgmgr::kernel::probe;
 use cgmgr::limits::{Engine, KnobId, Value};
 
 use super::held::{Held, Sleeper};
@@ -46,6 +47,9 @@ const FILES: &str = "777";
 
 /// Bytes of a MiB, in which Slurm counts.
 const MIB: u64 = 1 << 20;
+
+/// What slurm.conf says that the machine has.
+const NODE: u64 = 32_768 * MIB;
 
 static READY: Once = Once::new();
 
@@ -128,22 +132,17 @@ fn through(lab: &Lab, said: &Said) -> Held {
 fn instead(case: &Case<'_>) -> Option<String> {
     let whole = case.theirs.knob(KnobId::MemoryMax).to_owned();
     match (case.id, case.declared) {
-        // The node's, for a job that says nothing of memory.
-        (KnobId::MemoryMax, None) => {
-            assert!(
-                case.said.notes("without memory_max"),
-                "nothing is said of the cluster's default"
-            );
-            Some((32_768 * MIB).to_string())
-        }
-        (KnobId::MemoryMax, Some(Value::Memory(max))) => match (case.loss, max.at()) {
-            (Some(_), Some(bytes)) => Some((bytes.0 / MIB * MIB).max(30 * MIB).to_string()),
-            (_, None) => Some((32_768 * MIB).to_string()),
-            (None, _) => None,
-        },
+        (KnobId::MemoryMax, declared) => Some(memory(case, declared).to_string()),
         // Its one limit is both.
         (KnobId::MemoryHigh, _) => Some(whole),
-        // The cluster's is 0.
+        // The cluster's is 0, of which old versions make what memory has.
+        (KnobId::MemorySwapMax, _) if !is_new() => {
+            let told = case
+                .loss
+                .is_none_or(|_| case.said.instead("memory_swap_max").contains("22.05"));
+            assert!(told, "nothing is said of old versions");
+            Some(whole)
+        }
         (KnobId::MemorySwapMax, _) => Some("0".to_owned()),
         // Whole CPUs of its own, one where nothing is said.
         (KnobId::Cpus, declared) => {
@@ -176,6 +175,26 @@ fn instead(case: &Case<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The memory of a job: what is declared in MiB, or the node's.
+fn memory(case: &Case<'_>, declared: Option<&Value>) -> u64 {
+    let declared = match declared {
+        Some(Value::Memory(max)) => max.at().map(|bytes| bytes.0),
+        _ => None,
+    };
+    let told = declared.is_some() || case.said.notes("without memory_max");
+    assert!(told, "nothing is said of the cluster's default");
+    let whole = declared.map(|bytes| (bytes / MIB * MIB).max(30 * MIB));
+    let exact = whole == declared || case.loss.is_some() || declared.is_none();
+    assert!(exact, "{declared:?} is rounded without a word");
+    // Old versions go by the memory that the machine has, whatever slurm.conf says of it.
+    let node = if is_new() {
+        NODE
+    } else {
+        probe::machine().mem_total / MIB * MIB
+    };
+    whole.unwrap_or(NODE).min(node)
 }
 
 /// How many CPUs a list like `0-2,5` has.
