@@ -6,6 +6,9 @@ use crate::limits::{CpuQuota, KnobId, Max, PERIOD_US};
 
 /// The options in one line; no value of them needs quotes.
 pub(super) fn options(sheet: &mut Sheet<'_>) -> String {
+    sheet.note(
+        "with crun 1.8 pids holds no further than systemd's DefaultTasksMax, and io_weight not beside others; with 1.21 both do",
+    );
     let values = values(sheet);
     let mut text = line(&values, sheet.engine);
     for option in more(sheet) {
