@@ -58,11 +58,25 @@ fn of_samples(text: &str) {
         assert!(sample.take(file, text));
     }
     let limits = [sample.memory_high, sample.memory_max, sample.pids_max];
-    let numbers = [sample.memory_current, sample.memory_peak, sample.pids, sample.forks_refused(), sample.cpu_usage_usec];
-    assert!(limits.iter().all(|limit| is_there(limit.and_then(|limit| limit.at()))));
+    let numbers = [
+        sample.memory_current,
+        sample.memory_peak,
+        sample.pids,
+        sample.forks_refused(),
+        sample.cpu_usage_usec,
+    ];
+    assert!(
+        limits
+            .iter()
+            .all(|limit| is_there(limit.and_then(|limit| limit.at())))
+    );
     assert!(numbers.into_iter().all(is_there));
     let events = MemoryEvents::parse(text);
-    assert!([events.low, events.high, events.max, events.oom, events.oom_kill].into_iter().all(is_there));
+    assert!(
+        [events.low, events.high, events.max, events.oom, events.oom_kill]
+            .into_iter()
+            .all(is_there)
+    );
     // The leaf's and the scope's: never less than one of them, however large.
     let both = events.plus(events);
     assert!(both.oom_kill >= events.oom_kill && both.high >= events.high);
