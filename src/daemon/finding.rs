@@ -51,7 +51,10 @@ impl Finding {
             return;
         };
         let what = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
-        for path in [&base.sessions, &base.workloads, &base.delegated_unit()] {
+        // The slice itself may be made with the first session.
+        let above = base.workloads.parent();
+        let places = [&base.sessions, &base.workloads, &base.delegated_unit()];
+        for path in places.into_iter().chain(&above) {
             match inotify::add_watch(inotify, tree.display(path), what) {
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => {

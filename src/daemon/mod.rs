@@ -427,6 +427,12 @@ impl<'a> Daemon<'a> {
             return;
         };
         self.finding.watch(tree, base);
+        if let Some(trigger) = self.slices.arm(tree, &base.workloads) {
+            let token = EventData::new_u64(token::PRESSURE);
+            if let Err(errno) = epoll::add(&self.epoll, trigger, token, EventFlags::PRI) {
+                tracing::warn!("{} is not watched for pressure: {errno}", base.workloads);
+            }
+        }
         let mut found = BTreeSet::new();
         let paths = survey::session_paths(tree, base).unwrap_or_else(|error| {
             self.finding.warn(&error);
@@ -565,16 +571,6 @@ impl<'a> Daemon<'a> {
         let repair = self.events.drift == crate::role::DriftAction::Repair;
         for one in self.watched.values_mut() {
             one.look_for_drift(repair);
-        }
-        if let Some((tree, base)) = self.place.base()
-            && let Some(trigger) = self.slices.arm(tree, &base.workloads)
-        {
-            let _ = epoll::add(
-                &self.epoll,
-                trigger,
-                EventData::new_u64(token::PRESSURE),
-                EventFlags::PRI,
-            );
         }
     }
 

@@ -67,6 +67,8 @@ fn limits_that_are_reached_are_told_though_nobody_is_killed() {
 #[test]
 fn what_stands_still_is_told_and_lifted_or_killed_where_its_role_says_so() {
     let records = Records::new();
+    // The slice is made after the daemon has looked for it, where nothing is installed.
+    records.cgmgr(&["down", "--kill"]).expect(0);
     let daemon = records.daemon();
     let start = |name: &str, action: &str| {
         let text = format!(
