@@ -2,7 +2,7 @@
 
 use super::sheet::Sheet;
 use super::weights;
-use crate::limits::{Engine, KnobId, Max};
+use crate::limits::{Engine, KnobId, Max, PERIOD_US};
 
 /// Docker refuses less, in bytes, for --memory and --memory-reservation.
 const LEAST: u64 = 6 << 20;
@@ -92,7 +92,36 @@ pub(super) fn values(sheet: &mut Sheet<'_>) -> Vec<(KnobId, String)> {
         );
         sheet.lose(KnobId::CpuWeight, &why, "podman, which sets cpu.weight");
     }
+    undone(sheet, memory.is_some());
     values
+}
+
+/// Notes what older versions do not keep: runc has written it to the control files and has not told systemd, which writes its
+/// own there when it reads its units anew (moby#51446).
+fn undone(sheet: &mut Sheet<'_>, has_memory: bool) {
+    let has_no_swap = has_memory && sheet.memory(KnobId::MemorySwapMax) == Some(Max::At(0));
+    let has_weight = sheet.weight(KnobId::IoWeight).is_some();
+    let has_fraction = sheet
+        .quota(KnobId::Cpus)
+        .is_some_and(|quota| quota.quota_us() % (PERIOD_US / 100) != 0);
+    let undone = [
+        (has_no_swap, "memory_swap_max = 0"),
+        (has_weight, "io_weight"),
+        (has_fraction, "the fraction of a per cent of cpus"),
+    ];
+    let undone: Vec<&str> = undone
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, what)| *what)
+        .collect();
+    if !undone.is_empty() {
+        let note = format!(
+            "`systemctl daemon-reload` undoes {} of containers that run, with Debian 12's systemd 252 and runc 1.1.5; with Debian 13's it \
+             does not",
+            undone.join(", ")
+        );
+        sheet.note(&note);
+    }
 }
 
 /// `-1` for no limit.

@@ -44,6 +44,12 @@ impl Held {
         self.file(id.knob().key)
     }
 
+    /// The same but for this knob.
+    pub fn with(mut self, id: KnobId, value: &str) -> Held {
+        self.0.insert(id.knob().key, value.to_owned());
+        self
+    }
+
     /// What a file of [`MORE`] says.
     #[track_caller]
     pub fn file(&self, name: &str) -> &str {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cgmgr::limits::{Engine, KnobId, Part};
 
@@ -14,11 +15,15 @@ fn systemctl(words: &[&str]) -> Done {
     finish(Command::new("systemctl").args(words))
 }
 
-/// Starts a transient service with these options.
-fn start(options: &[&str], sleeper: &Sleeper) {
+/// Starts a transient service with these options, and returns its name: another one each time, for systemd still has the one
+/// before when it has just been stopped.
+fn start(options: &[&str], sleeper: &Sleeper) -> String {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let unit = format!("theirs-{}.service", STARTED.fetch_add(1, Ordering::Relaxed));
     let mut command = Command::new("systemd-run");
-    command.args(["--quiet", "--collect", "--unit", "theirs"]);
+    command.args(["--quiet", "--collect", "--unit", &unit]);
     finish(command.args(options).args(sleeper.words())).expect(0);
+    unit
 }
 
 #[test]
@@ -28,9 +33,9 @@ fn a_transient_service_is_held_to_what_a_session_is() {
     for role in Role::all(&lab) {
         let said = role.to(Engine::SystemdRun, &[]);
         let sleeper = Sleeper::new();
-        start(&said.words(), &sleeper);
+        let unit = start(&said.words(), &sleeper);
         let theirs = sleeper.held();
-        systemctl(&["stop", "theirs.service"]).expect(0);
+        systemctl(&["stop", &unit]).expect(0);
         // What is told is where a nice value counts from, which is 0 here too, and what a reload does.
         wrong.compare(&role, &said, &theirs, |case| match (case.id, case.loss) {
             (KnobId::Nice | KnobId::Cpus, Some(_)) => Some(case.ours.to_owned()),
@@ -47,11 +52,11 @@ fn a_reload_takes_the_fraction_of_a_per_cent_before_systemd_257() {
     let said = role.to(Engine::SystemdRun, &[]);
     assert!(said.loss("cpus").is_some_and(|why| why.contains("before 257")));
     let sleeper = Sleeper::new();
-    start(&said.words(), &sleeper);
+    let unit = start(&said.words(), &sleeper);
     let before = sleeper.held();
     systemctl(&["daemon-reload"]).expect(0);
     let after = sleeper.held();
-    systemctl(&["stop", "theirs.service"]).expect(0);
+    systemctl(&["stop", &unit]).expect(0);
     let old = must("CGMGR_LAB_DISTRO") == "12";
     let [before, after] = [&before, &after].map(|held| held.knob(KnobId::Cpus).to_owned());
     assert_eq!(before, "123450 100000");
