@@ -1,6 +1,9 @@
 //! The config.json of an OCI runtime (runc, crun): `linux.resources`, with `unified` for what only cgroup v2 has, and what is
 //! on the process. Alone it is a fragment; with a whole config.json it is put into that.
 //!
+//! Not by the types of the crate oci-spec: what they do not know of a config.json that is merged (annotations of a runtime's own,
+//! fields of a newer version) would be lost on the way through them. The tests read what is written with that crate.
+//!
 //! Source: the OCI runtime specification, config.md and config-linux.md.
 
 use serde_json::{Map, Value as Json, json};

@@ -20,6 +20,9 @@ use crate::{cache, cargo, packages, say};
 /// The version of cargo-deb; another one may arrange the package differently.
 const CARGO_DEB: &str = "3.8.0";
 
+/// The program is to be smaller, in bytes (docs/speed.md has what takes how much).
+const PROGRAM: usize = 3_000_000;
+
 /// Of the package itself, beside the program's version.
 const REVISION: &str = "1";
 
@@ -73,7 +76,15 @@ impl Stage {
             _lock: lock,
         };
         let program = say::step("building the program as released", || cargo::cgmgr(true))?;
-        stage.put("bin/cgmgr", &fs::read(program)?, 0o755)?;
+        let program = fs::read(program)?;
+        say::say(format!("the program has {} bytes", program.len()));
+        anyhow::ensure!(
+            program.len() < PROGRAM,
+            "the program as released has {} bytes, and is to have less than {PROGRAM}\nhelp: docs/speed.md says what takes how much, \
+             and what was done about it",
+            program.len()
+        );
+        stage.put("bin/cgmgr", &program, 0o755)?;
         stage.pages()?;
         stage.texts()?;
         Ok(stage)
