@@ -12,8 +12,9 @@ use crate::path::SessionName;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// How long somebody may hold a session's lock who is not in charge of it.
-const LOOKED_AT: Duration = Duration::from_secs(1);
+/// How long somebody may hold a session's lock who is not in charge of it. Fifty launches at once each look at every session:
+/// on a busy machine that has taken more than a second.
+const LOOKED_AT: Duration = Duration::from_secs(10);
 
 /// Where the groups of other sessions are.
 pub(super) enum Beside<'a> {
