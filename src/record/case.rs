@@ -169,27 +169,28 @@ impl Case {
             return String::new();
         };
         let (from, differs) = self.memory_max_from(verdict);
-        let mut all = match verdict.level.as_str() {
+        let usual = match verdict.level.as_str() {
             "session" if differs => advice_of_set_limit(&self.session),
             _ => advice(&verdict.hit(), &from),
         };
+        // What the memory was goes first: a higher limit would only be filled too.
         if let Some(memory) = self.scene().and_then(|scene| scene.memory) {
             let sum = memory.sum();
             // What has died has given its memory back: what is left says something only where it is most of it.
             let is_most = self.peak().or(verdict.limit).is_some_and(|held| sum > held / 2);
             if is_most && memory.shmem > sum / 2 {
-                all.push_str(
-                    " Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
-                     deleted; put them on a disk.",
+                return format!(
+                    "Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
+                     deleted; put them on a disk. Otherwise: {usual}"
                 );
             } else if is_most && memory.kernel > sum / 2 {
-                all.push_str(
-                    " Most of the memory was the kernel's own for this session: very many processes, open files or \
-                     connections.",
+                return format!(
+                    "Most of the memory was the kernel's own for this session: very many processes, open files or \
+                     connections. Otherwise: {usual}"
                 );
             }
         }
-        all
+        usual
     }
 
     /// One line of a list.
@@ -253,7 +254,7 @@ impl Case {
         if let Some(scene) = scene {
             if let Some(memory) = scene.memory {
                 row(
-                    "memory then",
+                    "left after",
                     format!(
                         "programs {}, files {} (in memory only: {}), kernel {}, sockets {}",
                         bytes(memory.anon),
@@ -339,7 +340,7 @@ impl Case {
         };
         if verdict.whole_group {
             text.push_str(&format!(
-                " With it went the whole group, {}.",
+                " With it went the whole group, {} in all (memory.oom.group).",
                 count(verdict.kills, "process", "processes")
             ));
         } else if victims.len() > 1 {
@@ -485,13 +486,14 @@ mod tests {
              Why: memory_max 16.0 GiB reached.\n\
              Who: the kernel chose rustc (pid 4121), which held 10.0 GiB, oom_score_adj 998. The command itself was not \
              killed.\n\
-             What to do: Raise runtime.limits.memory_max in rust.role.toml or build with fewer jobs. Most of the memory was \
-             files in memory (tmpfs: /dev/shm, often /tmp): they count until they are deleted; put them on a disk.\n\n  \
+             What to do: Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
+             deleted; put them on a disk. Otherwise: Raise runtime.limits.memory_max in rust.role.toml or build with fewer \
+             jobs.\n\n  \
              command      cargo build\n  \
              user         1000\n  \
              declared     memory_max 16.0 GiB\n  \
              peak         16.0 GiB\n  \
-             memory then  programs 2.0 GiB, files 13.0 GiB (in memory only: 12.0 GiB), kernel 0 B, sockets 0 B\n  \
+             left after   programs 2.0 GiB, files 13.0 GiB (in memory only: 12.0 GiB), kernel 0 B, sockets 0 B\n  \
              waits        for memory, of the minute before: some task 31 %, all tasks 12 %\n  \
              alive then   cargo 4100 (200.0 MiB)\n  \
              before       1 earlier session with OOM kills of this name or role on record, the last on 2026-11-22 05:33:21Z\n  \
