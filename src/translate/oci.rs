@@ -9,6 +9,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::docker::together;
+use super::podman::OLD_CRUN;
 use super::sheet::Sheet;
 use crate::limits::{Engine, KnobId, Max, PERIOD_US};
 
@@ -83,6 +84,12 @@ pub(super) fn config(sheet: &mut Sheet<'_>, merge: Option<Json>) -> Result<Json,
         sheet.note(
             "process.scheduler, which has the nice value, is read by runc from 1.2 and crun from 1.9 on",
         );
+    }
+    let is_declared = |id: KnobId| sheet.setting(id).value.is_some();
+    if is_declared(KnobId::Pids) || is_declared(KnobId::IoWeight) {
+        sheet.note(&format!(
+            "where systemd makes the group (--systemd-cgroup): {OLD_CRUN}"
+        ));
     }
     if let Some(swap) = alone {
         said.push((SWAP_ALONE, swap.into()));

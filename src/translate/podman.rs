@@ -4,11 +4,12 @@ use super::docker::{line, or_none, push_option, together};
 use super::sheet::Sheet;
 use crate::limits::{CpuQuota, KnobId, Max, PERIOD_US};
 
+/// What Debian 12's runtime makes of a scope of systemd's: its limits are on a group inside.
+pub(super) const OLD_CRUN: &str = "with crun 1.8 pids holds no further than systemd's DefaultTasksMax, and io_weight not beside others; with 1.21 both do";
+
 /// The options in one line; no value of them needs quotes.
 pub(super) fn options(sheet: &mut Sheet<'_>) -> String {
-    sheet.note(
-        "with crun 1.8 pids holds no further than systemd's DefaultTasksMax, and io_weight not beside others; with 1.21 both do",
-    );
+    sheet.note(OLD_CRUN);
     let values = values(sheet);
     let mut text = line(&values, sheet.engine);
     for option in more(sheet) {
