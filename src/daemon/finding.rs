@@ -69,19 +69,31 @@ impl Finding {
         }
     }
 
-    /// Something came or went: takes what has come in.
-    pub(super) fn happened(&mut self) {
-        self.pause = UNMARKED;
+    /// Takes what has come in; whether something came or went, or may have.
+    pub(super) fn happened(&mut self) -> bool {
+        let happened = self.take();
+        if happened {
+            self.pause = UNMARKED;
+            self.again = None;
+        }
+        happened
+    }
+
+    /// A look that was to be is about to be: takes what has come in.
+    pub(super) fn begins(&mut self) {
+        self.again = None;
         self.take();
     }
 
-    /// Takes what has come in.
-    pub(super) fn take(&mut self) {
-        self.again = None;
-        let Some(inotify) = &self.inotify else { return };
+    fn take(&self) -> bool {
+        let Some(inotify) = &self.inotify else { return true };
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(inotify, &mut space);
-        while events.next().is_ok() {}
+        let mut happened = false;
+        while events.next().is_ok() {
+            happened = true;
+        }
+        happened
     }
 
     /// There is one that cannot be told yet.

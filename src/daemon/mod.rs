@@ -7,11 +7,13 @@
 
 mod ends;
 mod finding;
+mod lull;
 mod notices;
 mod slices;
 mod watched;
 
 use self::finding::Finding;
+use self::lull::Lull;
 use self::notices::Notices;
 use self::slices::Slices;
 use self::watched::{Watched, Who, Woken};
@@ -30,7 +32,7 @@ use crate::text::count;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -178,6 +180,16 @@ fn more_descriptors() -> i32 {
     i32::try_from(most).unwrap_or(i32::MAX)
 }
 
+/// What tells of launches.
+fn of_launches<'t>(tail: &'t Tail, finding: &'t Finding) -> Vec<(BorrowedFd<'t>, u64)> {
+    let all = [
+        (tail.descriptor(), token::STORE),
+        (finding.descriptor(), token::FINDING),
+    ];
+    let there = |(descriptor, token): (Option<_>, _)| Some((descriptor?, token));
+    all.into_iter().filter_map(there).collect()
+}
+
 struct Daemon<'a> {
     place: &'a Place,
     store: Arc<Store>,
@@ -186,6 +198,7 @@ struct Daemon<'a> {
     epoll: OwnedFd,
     signals: SignalFd,
     finding: Finding,
+    lull: Lull,
     slices: Slices,
     notices: Notices<'a>,
     events: &'a Events,
@@ -230,14 +243,8 @@ impl<'a> Daemon<'a> {
         let finding = Finding::new();
         let of = |token| EventData::new_u64(token);
         epoll::add(&epoll, &signals, of(token::SIGNALS), EventFlags::IN)?;
-        let told_of = [
-            (tail.descriptor(), token::STORE),
-            (finding.descriptor(), token::FINDING),
-        ];
-        for (descriptor, token) in told_of {
-            if let Some(descriptor) = descriptor {
-                epoll::add(&epoll, descriptor, of(token), EventFlags::IN)?;
-            }
+        for (descriptor, token) in of_launches(&tail, &finding) {
+            epoll::add(&epoll, descriptor, of(token), EventFlags::IN)?;
         }
         let now = Instant::now();
         Ok(Self {
@@ -248,6 +255,7 @@ impl<'a> Daemon<'a> {
             epoll,
             signals,
             finding,
+            lull: Lull::default(),
             slices: Slices::default(),
             notices: Notices::new(events),
             events,
@@ -305,7 +313,7 @@ impl<'a> Daemon<'a> {
                     std::thread::sleep(POLL);
                 }
             }
-            let mut is_to_look = false;
+            let mut news = false;
             for event in &events {
                 match event.data.u64() {
                     token::SIGNALS => {
@@ -313,30 +321,45 @@ impl<'a> Daemon<'a> {
                             return;
                         }
                     }
-                    token::STORE => {}
-                    token::FINDING => is_to_look = true,
+                    token::STORE | token::FINDING => news = true,
                     token::PRESSURE => self.pressed(),
                     session => self.woken(session),
                 }
             }
             let now = Instant::now();
-            if is_to_look {
-                self.finding.happened();
-                self.find();
-            }
+            self.launches(now, news);
             self.due(now);
             if now >= self.looked_around + LOOK_AROUND {
                 self.look_around(now);
                 said(notifier.tell(&[State::Status(&self.status())]));
             }
-            // What others have recorded, and this daemon itself just now.
-            self.hear();
+            if self.tail.descriptor().is_none() {
+                self.hear();
+            }
             if let Some(beat) = self.beat
                 && now >= self.beaten + beat
             {
                 self.beaten = now;
                 said(notifier.tell(&[State::Alive]));
             }
+        }
+    }
+
+    /// Sessions that came or went, and what was recorded, by others and by this daemon itself: a while after the first of it.
+    fn launches(&mut self, now: Instant, news: bool) {
+        let sources = of_launches(&self.tail, &self.finding);
+        let is_over = if news {
+            self.lull.begin(now, &self.epoll, &sources).map(|()| false)
+        } else {
+            self.lull.is_over(now, &self.epoll, &sources)
+        };
+        // Where it cannot wait it looks at once.
+        if is_over.unwrap_or(true) {
+            if self.finding.happened() {
+                self.find();
+            }
+            self.hear();
+            self.lull.took(now.elapsed());
         }
     }
 
@@ -350,7 +373,7 @@ impl<'a> Daemon<'a> {
         if let Some(due) = due {
             until = until.min(self.begun + due);
         }
-        if let Some(due) = self.finding.due() {
+        for due in [self.finding.due(), self.lull.until()].into_iter().flatten() {
             until = until.min(due);
         }
         if self.tail.descriptor().is_none() {
@@ -555,7 +578,7 @@ impl<'a> Daemon<'a> {
             self.look_at(session);
         }
         if self.finding.due().is_some_and(|due| due <= now) {
-            self.finding.take();
+            self.finding.begins();
             self.find();
         }
         if std::mem::take(&mut self.is_to_sweep) {

@@ -8,6 +8,7 @@ use super::launch::Running;
 use super::looks::Looks;
 use super::measure::{self, Usage};
 use super::verdict::{self, Evidence, Exit, Oom};
+use crate::kernel::counters::Keyed;
 use crate::kernel::group::read_record;
 use crate::kernel::kmsg::OomLog;
 use crate::kernel::{Group, Tree, process};
@@ -111,12 +112,19 @@ impl Known {
         let _ = poll(&mut fds, timeout);
     }
 
-    /// OOM kills since the command started; `None` where the group does not count them, or is gone. Reading at offset 0 also re-arms the
-    /// notification of this very descriptor.
+    /// OOM kills since the command started; `None` where the group does not count them, or is gone.
     fn kills(&self) -> Option<u64> {
+        self.kills_in(&self.counted()?)
+    }
+
+    /// What the group's memory.events says. Reading at offset 0 also re-arms the notification of this very descriptor.
+    fn counted(&self) -> Option<Keyed> {
         let text = read_record(self.events.as_ref()?.as_fd()).ok()?;
-        let kills = crate::kernel::counters::Keyed::parse(&text).get("oom_kill")?;
-        Some(kills.saturating_sub(self.kills_before))
+        Some(Keyed::parse(&text))
+    }
+
+    fn kills_in(&self, counted: &Keyed) -> Option<u64> {
+        Some(counted.get("oom_kill")?.saturating_sub(self.kills_before))
     }
 }
 
@@ -204,7 +212,7 @@ impl Account<'_> {
             survived: known.survived,
         };
         let oom = verdict::oom(&running.before, &after, &evidence);
-        Some((oom, measure::usage(group, wall(running))))
+        Some((oom, measure::usage(group, Some(after.events), wall(running))))
     }
 
     /// The end of a command that entered somebody else's session: that goes on, or is put away by whoever is in charge.
@@ -233,13 +241,14 @@ impl Account<'_> {
         (self.reap)(known);
         let oomd = group.attribute("user.oomd_kill");
         known.oomd = oomd.is_some_and(|v| !matches!(v.trim(), "" | "0"));
-        let kills = known.kills();
+        let counted = known.counted();
+        let kills = counted.as_ref().and_then(|counted| known.kills_in(counted));
         ended.oom_unknown = known.events.is_some() && kills.is_none();
         ended.counted_kills = kills.unwrap_or(0);
         if kills.unwrap_or(0) > 0 || known.oomd {
             self.explain(running, known, ended);
         } else {
-            ended.usage = measure::usage(group, wall(running));
+            ended.usage = measure::usage(group, counted, wall(running));
         }
         if let Some((group, _)) = &running.group
             && !empty

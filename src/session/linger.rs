@@ -111,7 +111,11 @@ pub fn linger(
             tracing::error!("cannot keep what happened in session {name}: {error}");
         }
     }
-    let usage = measure::usage(&group, records::now_usec().saturating_sub(records.started_usec));
+    let usage = measure::usage(
+        &group,
+        None,
+        records::now_usec().saturating_sub(records.started_usec),
+    );
     let (exited, oom) = match ended {
         Some(ended) => ended,
         None => (records::of_entry(&entry), None),

@@ -88,12 +88,12 @@ pub fn moment(tree: &Tree, group: &Group, path: &GroupPath, namespaced: bool) ->
     })
 }
 
-/// Reads what a session used so far.
-pub fn usage(group: &Group, wall_usec: u64) -> Usage {
+/// Reads what a session used so far; `memory` is its memory.events, where that has been read already.
+pub fn usage(group: &Group, memory: Option<Keyed>, wall_usec: u64) -> Usage {
     let number = |file: &str| group.get(file).ok().flatten().and_then(|t| t.trim().parse().ok());
     let counters = |file: &str| group.counters(file).unwrap_or_default();
     let cpu = counters("cpu.stat");
-    let memory = counters("memory.events");
+    let memory = memory.unwrap_or_else(|| counters("memory.events"));
     Usage {
         memory_peak: number("memory.peak"),
         cpu_usec: cpu.get("usage_usec"),

@@ -357,7 +357,7 @@ pub fn bury(store: Option<&Arc<Store>>, name: &SessionName, group: &Group) {
     } else {
         Backend::Cgroupfs
     };
-    let mut exited = of_unattended(&identity, backend.name(), measure::usage(group, wall));
+    let mut exited = of_unattended(&identity, backend.name(), measure::usage(group, None, wall));
     let events = group.counters("memory.events").unwrap_or_default();
     let kills = events.get("oom_kill").unwrap_or(0);
     // Whoever looked on, the daemon mostly, has seen more of a kill than is left to be seen.

@@ -1,0 +1,79 @@
+//! What tells of every launch is heard a while after it, all that came meanwhile together.
+//!
+//! A launch makes a directory, writes two records and removes the directory. Woken each time, the daemon would take as
+//! much time as the launch itself, and look at sessions that are over before it has looked. Nothing is lost by the wait:
+//! counters and records stay, and a kill in a session that is watched wakes the daemon at once.
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use std::time::{Duration, Instant};
+
+/// From the first thing that happened until all are looked at: too short to be noticed, and most commands of an agent
+/// are over by then.
+const LULL: Duration = Duration::from_millis(100);
+/// So many times as long as the last look took, if that is longer: a look at very many sessions takes long.
+const OF_THE_LAST: u32 = 20;
+
+/// Descriptors of an epoll instance that are deaf for a while once one of them has told of something.
+#[derive(Debug, Default)]
+pub(super) struct Lull {
+    until: Option<Instant>,
+    took: Duration,
+}
+
+impl Lull {
+    /// Something has happened at one of `sources`: none of them wakes anybody until the lull is over.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)`; then they wake as before.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        epoll: &OwnedFd,
+        sources: &[(BorrowedFd<'_>, u64)],
+    ) -> Result<(), Errno> {
+        if self.until.is_none() {
+            self.until = Some(now + LULL.max(self.took * OF_THE_LAST));
+            listen(epoll, sources, EventFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// When what has happened is to be looked at.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Whether it is time; the sources wake again from here on.
+    ///
+    /// # Errors
+    ///
+    /// As `epoll_ctl(2)`.
+    pub(super) fn is_over(
+        &mut self,
+        now: Instant,
+        epoll: &OwnedFd,
+        sources: &[(BorrowedFd<'_>, u64)],
+    ) -> Result<bool, Errno> {
+        let over = self.until.is_some_and(|until| until <= now);
+        if over {
+            self.until = None;
+            listen(epoll, sources, EventFlags::IN)?;
+        }
+        Ok(over)
+    }
+
+    /// The look took so long.
+    pub(super) fn took(&mut self, took: Duration) {
+        self.took = took;
+    }
+}
+
+fn listen(epoll: &OwnedFd, sources: &[(BorrowedFd<'_>, u64)], what: EventFlags) -> Result<(), Errno> {
+    let mut modified = sources
+        .iter()
+        .map(|(source, token)| epoll::modify(epoll, source, EventData::new_u64(*token), what));
+    modified.try_for_each(|one| one)
+}
