@@ -1,7 +1,7 @@
 //! What cargo builds for a guest, and where it put it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,14 +31,19 @@ pub fn cgmgr(release: bool) -> Result<PathBuf> {
     )
 }
 
-/// Builds the `cgmgr` command as it is released; the linker writes its map to `map`.
-pub fn cgmgr_with_map(map: &Path) -> Result<PathBuf> {
+/// Builds the `cgmgr` command as it is released; the linker writes its map to `map`. Returns also what the linker says of
+/// functions that it has put into one because their code is the same.
+pub fn cgmgr_with_map(map: &Path) -> Result<(PathBuf, String)> {
     let argument = format!("link-arg=-Wl,-Map={}", map.display());
-    executable(
-        &["rustc", "--package", "cgmgr", "--bin", "cgmgr"],
-        &["--release", "--", "-C", &argument],
-        "cgmgr",
-    )
+    let arguments = ["rustc", "--package", "cgmgr", "--bin", "cgmgr"];
+    let told = ["-C", "link-arg=-Wl,--print-icf-sections", "-W", "linker-messages"];
+    let output = told_by_cargo(
+        &arguments,
+        &[&["--release", "--", "-C", &argument], &told[..]].concat(),
+        Stdio::piped(),
+    )?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((of_output(&output, &arguments, "cgmgr")?, said))
 }
 
 /// Builds a test binary that is not run on this machine: `kernel` or `payload`.
@@ -65,18 +70,32 @@ pub fn bench_binary(name: &str) -> Result<PathBuf> {
 }
 
 fn executable(arguments: &[&str], profile: &[&str], target: &str) -> Result<PathBuf> {
+    let output = told_by_cargo(arguments, profile, Stdio::inherit())?;
+    of_output(&output, arguments, target)
+}
+
+fn told_by_cargo(arguments: &[&str], profile: &[&str], stderr: Stdio) -> Result<Output> {
     let output = command()
         .args(arguments)
         .args(["--message-format=json-render-diagnostics"])
         // What is for rustc itself comes last.
         .args(profile)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(stderr)
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("cargo {} failed", arguments.join(" "));
+        bail!(
+            "cargo {} failed\n{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
+    Ok(output)
+}
+
+/// The executable that cargo says it made.
+fn of_output(output: &Output, arguments: &[&str], target: &str) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
