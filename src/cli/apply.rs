@@ -8,7 +8,7 @@ use crate::backend::slices;
 use crate::host::{Base, Host};
 use crate::kernel::error::KernelError;
 use crate::kernel::{Tree, disks, survey};
-use crate::limits::{Part, Setting, Settings};
+use crate::limits::{KnobId, Part, Setting, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
 use crate::plan::drift::of_session as of_scope;
@@ -20,8 +20,10 @@ use crate::plan::state::{SessionState, Survey};
 use crate::plan::{Plan, Step};
 use crate::record::{Applied, Fact};
 use crate::role::{HostPolicy, Overrides, Role};
+use crate::session::applied;
 use crate::session::launch::Place;
 use crate::session::records::of_machine;
+use crate::store::Store;
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -69,7 +71,7 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
         work.plan.warnings.iter().for_each(warn_notice);
     }
     carry_out(&work.plan.steps, &place, tree)?;
-    record(&work, args, &place);
+    record_apply(&work, args, &place);
     place.registry.sweep();
     let after = look(&place, tree, base)?;
     let receipts = receipts(&work, &work.sessions(&after, &place), base, &after);
@@ -93,17 +95,36 @@ pub fn apply(args: &ApplyArgs, global: &Global) -> Outcome {
     held_or_failed(&receipts, &after, &place, &work)
 }
 
-/// Puts on record that a role was applied, where that changed something.
-fn record(work: &Work<'_>, args: &ApplyArgs, place: &Place) {
-    let (Some(store), false) = (&place.store, work.plan.steps.is_empty()) else {
-        return;
+/// Puts on record what became of the slices, where that is another than was on record: an `apply` may have been killed before it
+/// could tell of what it had done.
+fn record_apply(work: &Work<'_>, args: &ApplyArgs, place: &Place) {
+    let Some(store) = &place.store else { return };
+    let (tree, base) = work.at;
+    let limits = applied::limits(tree, base);
+    let changes = work.plan.steps.len();
+    let is_known = || match applied::last(store) {
+        Ok(Some(last)) => last.limits.is_empty() || last.limits == limits,
+        Ok(None) | Err(_) => true,
     };
-    let fact = Fact::Applied(Applied {
-        file: Some(args.role.to_string_lossy().into_owned()),
-        changes: work.plan.steps.len() as u64,
-    });
-    if let Err(error) = of_machine(store, Some(&work.role.name), fact) {
-        context::warn(format_args!("that it was applied cannot be recorded: {error}"));
+    if changes > 0 || !is_known() {
+        let role = &work.role;
+        let ceiling = role.settings.value(KnobId::WorkloadsMemoryMax);
+        let ceiling = ceiling.and_then(|value| value.bytes()).map(|limit| limit.0);
+        let fact = Applied {
+            file: Some(args.role.to_string_lossy().into_owned()),
+            changes: changes as u64,
+            limits,
+            ceiling,
+            ceiling_from: ceiling.map(|_| role.where_to_change(KnobId::WorkloadsMemoryMax)),
+        };
+        record(store, Some(&role.name), fact);
+    }
+}
+
+/// Puts on record that cgmgr itself has changed the slices: it was not somebody else.
+pub fn record(store: &Store, role: Option<&str>, applied: Applied) {
+    if let Err(error) = of_machine(store, role, Fact::Applied(applied)) {
+        context::warn(format_args!("what was changed cannot be recorded: {error}"));
     }
 }
 

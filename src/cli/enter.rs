@@ -73,6 +73,8 @@ fn attend(args: &EnterArgs, global: &Global) -> Result<u8, LaunchError> {
     let mut told = false;
     let ended = Supervisor {
         tree: look.tree.as_ref(),
+        // Who is in charge of the session writes its records.
+        base: None,
         namespaced: look.host.hierarchy.mount().is_some_and(|m| !m.true_root),
         signals: &signals,
         terminal,

@@ -1,7 +1,9 @@
 //! `cgmgr install`, `cgmgr uninstall` and `cgmgr anchor`: cgmgr's units on a systemd machine.
 
+use super::apply::record;
 use super::args::{AnchorArgs, Global, InstallArgs, UninstallArgs};
 use super::context::{self, CommandError, Outcome, print_json};
+use super::records::store;
 use super::roles;
 use crate::backend::anchor::{self, AnchorError};
 use crate::backend::enact;
@@ -14,6 +16,7 @@ use crate::path::GroupPath;
 use crate::plan::apply::drop_in_path;
 use crate::plan::drop_in;
 use crate::plan::state::Survey;
+use crate::record::Applied;
 use crate::role::Overrides;
 use crate::systemd::{BusError, Manager, Systemd};
 use crate::text::escape;
@@ -147,6 +150,7 @@ pub fn install(args: &InstallArgs, global: &Global) -> Outcome {
     }
     match start(&site, &changes) {
         Ok(started) => {
+            record_changes(&site, &changes);
             let later = to_restart(&site, &protected);
             report(&changes, "", Some(started), &later, args.json)
         }
@@ -573,7 +577,15 @@ pub fn uninstall(args: &UninstallArgs) -> Outcome {
     } else {
         Vec::new()
     };
+    record_changes(&site, &changes);
     report_removed(&changes, &later, args)
+}
+
+/// Puts on record that the slices may have changed, by cgmgr itself.
+fn record_changes(site: &Site, changes: &[Change]) {
+    if let (Manager::System, false, Ok(store)) = (site.manager, changes.is_empty(), store()) {
+        record(&store, None, Applied::of(changes.len()));
+    }
 }
 
 fn put_down(site: &Site, ours: &dyn Fn(&str) -> bool, host: &Host) -> Result<(), CommandError> {

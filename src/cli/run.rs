@@ -301,6 +301,7 @@ fn watch(
     };
     Supervisor {
         tree: ready.place.tree.as_ref(),
+        base: ready.place.host.base.as_ref().ok(),
         namespaced: ready.place.is_namespaced(),
         signals,
         terminal,

@@ -19,7 +19,7 @@ pub(super) fn account(place: &Place, one: &mut Watched, log: Option<&mut KernelL
     if !one.was_seen {
         let news = kills.saturating_sub(one.records.kills());
         if let Some(oom) = unwatched(one.group(), news) {
-            one.record(&oom, kills);
+            one.record(place, &oom, kills);
         }
         return;
     }
@@ -56,7 +56,7 @@ pub(super) fn account(place: &Place, one: &mut Watched, log: Option<&mut KernelL
         return;
     };
     one.before.levels = after.levels.iter().skip(1).cloned().collect();
-    one.record(&verdict, kills);
+    one.record(place, &verdict, kills);
 }
 
 /// Puts away what nobody attends and nobody is in.

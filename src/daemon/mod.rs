@@ -5,6 +5,7 @@
 //! that SIGKILL could lose: counters are the kernel's, what was told of them is in the store, and a daemon that starts
 //! again reads both and tells the difference.
 
+mod drift;
 mod ends;
 mod finding;
 mod lull;
@@ -12,6 +13,7 @@ mod notices;
 mod slices;
 mod watched;
 
+use self::drift::SliceDrift;
 use self::finding::Finding;
 use self::lull::Lull;
 use self::notices::Notices;
@@ -23,6 +25,7 @@ use crate::path::GroupPath;
 use crate::record::fold::Told;
 use crate::record::{Fact, Record};
 use crate::role::Events;
+use crate::session::applied;
 use crate::session::place::Place;
 use crate::session::records::{now_usec, of_machine};
 use crate::session::view::dying_descendants;
@@ -124,6 +127,7 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
         only.set_mark(&mark).map_err(of_store)?;
     }
     let told = told(&store).map_err(of_store)?;
+    let made = applied::last(&store).map_err(of_store)?;
     let most = more_descriptors();
     let mut daemon = Daemon::new(place, store, (tail, only), events, told, most).map_err(|errno| {
         CannotRun::new(
@@ -131,6 +135,9 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
             "raise the open-file limit",
         )
     })?;
+    if let Some(made) = made {
+        daemon.drift.hear(&made);
+    }
     daemon.look_around(Instant::now());
     daemon.hear();
     let notifier = Notifier::of_environment();
@@ -200,6 +207,7 @@ struct Daemon<'a> {
     finding: Finding,
     lull: Lull,
     slices: Slices,
+    drift: SliceDrift,
     notices: Notices<'a>,
     events: &'a Events,
     watched: BTreeMap<u64, Watched>,
@@ -257,6 +265,7 @@ impl<'a> Daemon<'a> {
             finding,
             lull: Lull::default(),
             slices: Slices::default(),
+            drift: SliceDrift::default(),
             notices: Notices::new(events),
             events,
             watched: BTreeMap::new(),
@@ -402,6 +411,11 @@ impl<'a> Daemon<'a> {
             let Some(record) = Record::from_text(line) else {
                 continue;
             };
+            if let Fact::Applied(applied) = &record.fact
+                && record.time_usec >= applied::booted_usec()
+            {
+                self.drift.hear(applied);
+            }
             let id = record.id.as_deref().unwrap_or_default();
             let of = self.watched.values_mut().find(|one| one.id() == id);
             let age = now_usec().saturating_sub(record.time_usec);
@@ -595,12 +609,22 @@ impl<'a> Daemon<'a> {
         for one in self.watched.values_mut() {
             one.look_for_drift(repair);
         }
+        let Some((tree, base)) = self.place.base() else {
+            return;
+        };
+        for fact in self.drift.look(tree, base, repair) {
+            self.record_of_machine(fact);
+        }
     }
 
     fn pressed(&mut self) {
-        if let Some(fact) = self.slices.pressed()
-            && let Err(error) = of_machine(&self.store, None, fact)
-        {
+        if let Some(fact) = self.slices.pressed() {
+            self.record_of_machine(fact);
+        }
+    }
+
+    fn record_of_machine(&self, fact: Fact) {
+        if let Err(error) = of_machine(&self.store, None, fact) {
             tracing::warn!("a record cannot be kept: {error}");
         }
     }

@@ -169,8 +169,8 @@ impl Watched {
     }
 
     /// Records OOM kills.
-    pub(super) fn record(&mut self, oom: &Oom, kills: u64) {
-        self.records.oom(oom, kills, self.sampler.group());
+    pub(super) fn record(&mut self, place: &Place, oom: &Oom, kills: u64) {
+        self.records.oom(oom, kills, self.sampler.group(), place.base());
     }
 
     pub(super) fn who(&self, place: &Place) -> Who {

@@ -1,6 +1,6 @@
 //! The OOM kills of one session, put together from its records, and told in prose and numbers. Pure.
 
-use super::words::{advice, advice_of_set_limit, limit_reached};
+use super::words::{self, Filled, limit_reached};
 use super::{Exited, Fact, OomKill, Record, Scene};
 use crate::kernel::kmsg::Victim;
 use crate::text::{bytes, count, duration_us, escape, time};
@@ -24,6 +24,12 @@ pub struct Case {
     pub kills: Vec<(u64, OomKill)>,
     /// How it ended, and when that was observed; none while it runs.
     pub exited: Option<(u64, Exited)>,
+    /// Where the ceiling over all sessions was hit and it is known who had declared it: where to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling_from: Option<String>,
+    /// When that was applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling_usec: Option<u64>,
     /// Sessions of this name or this role that had OOM kills before.
     pub earlier: u64,
     /// When the last of those had one.
@@ -35,20 +41,28 @@ pub struct Case {
 pub struct Cases {
     cases: BTreeMap<String, Case>,
     order: Vec<String>,
+    /// The ceiling that was last applied, where to change it, and when that was.
+    ceiling: Option<(u64, String, u64)>,
 }
 
 impl Cases {
     /// Takes a record into account.
     pub fn add(&mut self, record: &Record) {
+        // One that declares none leaves what there is.
+        if let Fact::Applied(applied) = &record.fact
+            && let (Some(limit), Some(from)) = (applied.ceiling, &applied.ceiling_from)
+        {
+            self.ceiling = Some((limit, from.clone(), record.time_usec));
+        }
         let (Some(session), Some(id)) = (&record.session, &record.id) else {
             return;
         };
-        let has_oom = match &record.fact {
-            Fact::OomKill(_) => true,
-            Fact::Exited(exited) => exited.oom.is_some(),
-            _ => false,
+        let oom = match &record.fact {
+            Fact::OomKill(kill) => Some(&**kill),
+            Fact::Exited(exited) => exited.oom.as_ref(),
+            _ => None,
         };
-        if !has_oom && !self.cases.contains_key(id) {
+        if oom.is_none() && !self.cases.contains_key(id) {
             return;
         }
         let case = self.cases.entry(id.clone()).or_insert_with(|| {
@@ -61,6 +75,13 @@ impl Cases {
                 ..Case::default()
             }
         });
+        // Somebody may have set another one since.
+        if let Some((limit, from, at)) = &self.ceiling
+            && oom.is_some_and(|oom| oom.hit().is_ceiling() && is_held_as(*limit, oom.limit))
+        {
+            case.ceiling_from = Some(from.clone());
+            case.ceiling_usec = Some(*at);
+        }
         match &record.fact {
             Fact::OomKill(kill) => {
                 case.last_usec = record.time_usec;
@@ -137,13 +158,8 @@ impl Case {
             return ("memory_max".into(), false);
         };
         let declared = &exited.declared;
-        let limit = declared
-            .limits
-            .get("memory_max")
-            .and_then(|text| text.parse::<u64>().ok());
-        // A page of any machine is smaller: the kernel rounds down to pages.
-        let differs = match (verdict.limit, limit) {
-            (Some(hit), Some(limit)) => hit > limit || limit - hit >= 64 << 10,
+        let differs = match (verdict.limit, self.declared_memory_max()) {
+            (Some(hit), Some(limit)) => !is_held_as(limit, Some(hit)),
             _ => false,
         };
         let from = match &declared.role_file {
@@ -152,6 +168,74 @@ impl Case {
             None => "memory_max".into(),
         };
         (from, differs)
+    }
+
+    /// The memory_max that was declared for it.
+    fn declared_memory_max(&self) -> Option<u64> {
+        let (_, exited) = self.exited.as_ref()?;
+        exited.declared.limits.get("memory_max")?.parse().ok()
+    }
+
+    /// Who filled it.
+    fn filled(&self, verdict: &OomKill) -> Filled {
+        let victims = self.victims();
+        let scene = self.scene();
+        let alive = scene.map_or(&[][..], |scene| &scene.processes);
+        // Those of other kills held it at another time.
+        let held = victims.first().map(|victim| victim.rss).into_iter();
+        let processes = alive.len() as u64 + scene.map_or(0, |scene| scene.more_processes);
+        Filled::of(
+            verdict.limit,
+            held.chain(alive.iter().map(|process| process.rss)),
+            processes.saturating_add(verdict.kills.max(victims.len() as u64)),
+        )
+    }
+
+    /// Who held what when a limit above the session was hit, in a row; none where nobody looked.
+    fn holders(&self) -> Option<String> {
+        let kills = self.kills.iter().rev().map(|(_, kill)| kill);
+        let mut looked = self.verdict().into_iter().chain(kills);
+        let kill = looked.find(|kill| !kill.scene.sessions.is_empty())?;
+        let scene = &kill.scene;
+        // What was killed here has given its memory back before anybody could look.
+        let victims = kill
+            .victims
+            .iter()
+            .fold(0u64, |sum, v| sum.saturating_add(v.anon));
+        let mut all = Vec::new();
+        for holder in &scene.sessions {
+            let role = holder.role.as_deref().map(|role| format!(" ({role})"));
+            let is_this = holder.session == self.session;
+            let (memory, when) = match is_this {
+                true if victims > holder.memory => (victims, " before the kill"),
+                true => (holder.memory, " after the kill"),
+                false => (holder.memory, ""),
+            };
+            let text = format!(
+                "{}{} {}{when}",
+                holder.session,
+                role.unwrap_or_default(),
+                bytes(memory)
+            );
+            all.insert(if is_this { 0 } else { all.len() }, text);
+        }
+        if scene.more_sessions > 0 {
+            all.push(format!("and {} more", scene.more_sessions));
+        }
+        Some(all.join(", "))
+    }
+
+    /// Why, and whether its own limit could have stopped it first.
+    fn why(&self, verdict: &OomKill) -> String {
+        let why = limit_reached(&verdict.hit());
+        let own = self.declared_memory_max();
+        match (verdict.level.as_str(), own, verdict.limit) {
+            ("ceiling", Some(own), Some(limit)) if own > limit && !is_held_as(own, Some(limit)) => format!(
+                "{why}. Its own memory_max {} is above that: it can never be reached",
+                bytes(own)
+            ),
+            _ => why,
+        }
     }
 
     /// The most memory that was held at once.
@@ -169,10 +253,17 @@ impl Case {
             return String::new();
         };
         let (from, differs) = self.memory_max_from(verdict);
-        let usual = match verdict.level.as_str() {
-            "session" if differs => advice_of_set_limit(&self.session),
-            _ => advice(&verdict.hit(), &from),
+        let (hit, filled) = (verdict.hit(), self.filled(verdict));
+        let mut usual = match verdict.level.as_str() {
+            "session" if differs => words::advice_of_set_limit(&self.session, filled),
+            _ => words::advice(&hit, &from, filled),
         };
+        let ceiling = self.ceiling_usec.zip(self.ceiling_from.as_deref());
+        let more = words::value_to_try(&hit, self.peak().unwrap_or(0))
+            .or_else(|| words::where_the_ceiling_is(&hit, ceiling));
+        if let Some(more) = more {
+            usual = format!("{usual} {more}");
+        }
         // What the memory was goes first: a higher limit would only be filled too.
         if let Some(memory) = self.scene().and_then(|scene| scene.memory) {
             let sum = memory.sum();
@@ -205,12 +296,16 @@ impl Case {
         };
         let whole = if verdict.whole_group { ", whole group" } else { "" };
         let end = match &self.exited {
-            Some(_) => "",
-            None => "; no end recorded",
+            Some((_, exited)) => match exited.oom.as_ref().and_then(|oom| oom.took_command) {
+                Some(true) => "command killed",
+                Some(false) => "command survived",
+                None => "whether the command survived is not known",
+            },
+            None => "no end recorded",
         };
         // As a whole: what was read may have anybody's text in any place.
         escape(&format!(
-            "{} {}{}: {}; {who}{whole}{end}",
+            "{} {}{}: {}; {who}{whole}; {end}",
             time(self.first_usec),
             self.session,
             role.unwrap_or_default(),
@@ -224,7 +319,7 @@ impl Case {
             return Vec::new();
         };
         let mut lines = vec![self.head(verdict), String::new()];
-        lines.push(format!("Why: {}.", limit_reached(&verdict.hit())));
+        lines.push(format!("Why: {}.", self.why(verdict)));
         lines.push(format!("Who: {}", self.who(verdict)));
         lines.push(format!("What to do: {}", self.advice()));
         lines.push(String::new());
@@ -250,6 +345,9 @@ impl Case {
         let scene = self.scene();
         if let Some(peak) = self.peak() {
             row("peak", bytes(peak));
+        }
+        if let Some(holders) = self.holders() {
+            row("held then", holders);
         }
         if let Some(scene) = scene {
             if let Some(memory) = scene.memory {
@@ -289,6 +387,12 @@ impl Case {
                 "end",
                 match (exited.status, exited.signal) {
                     (_, Some(signal)) => format!("the command was ended by signal {signal}"),
+                    // 128 and SIGKILL.
+                    (Some(137), None) => {
+                        "the command ended with exit status 137, which is 128 + 9: so a shell reports that \
+                                          its child was killed"
+                            .into()
+                    }
                     (Some(status), None) => format!("the command ended with exit status {status}"),
                     (None, None) => "how the command ended is not known".into(),
                 },
@@ -385,6 +489,11 @@ impl Case {
     }
 }
 
+/// Whether the kernel holds `declared` as `held`: it rounds down to pages, and a page of any machine is smaller than this.
+fn is_held_as(declared: u64, held: Option<u64>) -> bool {
+    held.is_some_and(|held| held <= declared && declared - held < 64 << 10)
+}
+
 /// A declared value for people: the kernel's text, and bytes at a glance.
 fn declared(text: &str) -> String {
     match text.parse::<u64>() {
@@ -395,6 +504,7 @@ fn declared(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Applied;
     use super::super::scene::{Process, Split};
     use super::*;
 
@@ -487,8 +597,8 @@ mod tests {
              Who: the kernel chose rustc (pid 4121), which held 10.0 GiB, oom_score_adj 998. The command itself was not \
              killed.\n\
              What to do: Most of the memory was files in memory (tmpfs: /dev/shm, often /tmp): they count until they are \
-             deleted; put them on a disk. Otherwise: Raise runtime.limits.memory_max in rust.role.toml or build with fewer \
-             jobs.\n\n  \
+             deleted; put them on a disk. Otherwise: Raise runtime.limits.memory_max in rust.role.toml. How much is enough \
+             is not known: try 32.0 GiB, twice as much.\n\n  \
              command      cargo build\n  \
              user         1000\n  \
              declared     memory_max 16.0 GiB\n  \
@@ -540,10 +650,169 @@ mod tests {
             kernel: 36 << 10,
             ..Split::default()
         });
+        kill.scene.processes.clear();
         let mut cases = Cases::default();
         cases.add(&record(AT, "x", "b", Fact::OomKill(Box::new(kill))));
         let advice = cases.finish().remove(0).advice();
-        assert_eq!(advice, "Raise memory_max or build with fewer jobs.");
+        assert_eq!(
+            advice,
+            "Raise memory_max: one program alone needs more than that. How much is enough is not known: try 128.0 MiB, \
+             twice as much."
+        );
+    }
+
+    /// The story of a session that ended so after one kill, told of after a role was applied.
+    fn story_of(kill: OomKill, exited: Exited, ceiling: Option<u64>) -> (String, Case) {
+        let mut cases = Cases::default();
+        let mut apply = record(AT - 10_000_000, "", "", Fact::Applied(Applied::default()));
+        (apply.session, apply.id) = (None, None);
+        if ceiling.is_some() {
+            apply.fact = Fact::Applied(Applied {
+                ceiling,
+                ceiling_from: Some("workloads.memory_max in all.role.toml".into()),
+                ..Applied::default()
+            });
+            cases.add(&apply);
+            // One without a ceiling leaves that of the other.
+            apply.fact = Fact::Applied(Applied::default());
+        }
+        cases.add(&apply);
+        cases.add(&record(AT, "other", "b", Fact::OomKill(Box::new(kill.clone()))));
+        let exited = Exited {
+            oom: Some(OomKill {
+                took_command: exited.oom.as_ref().and_then(|oom| oom.took_command),
+                ..kill
+            }),
+            ..exited
+        };
+        cases.add(&record(AT + 1, "other", "b", Fact::Exited(Box::new(exited))));
+        let case = cases.finish().remove(0);
+        (case.story().join("\n"), case)
+    }
+
+    fn at_ceiling(limit: u64, sessions: &[(&str, u64)]) -> OomKill {
+        let mut kill = kill();
+        kill.level = "ceiling".into();
+        kill.limited_group = Some("/workloads.slice".into());
+        kill.limit = Some(limit);
+        let sessions = sessions
+            .iter()
+            .map(|(name, held)| ((*name).to_owned(), *held, ()));
+        kill.scene = kill
+            .scene
+            .with_sessions(sessions.collect(), &|()| Some("r".into()));
+        kill
+    }
+
+    #[test]
+    fn at_the_ceiling_who_held_what_is_told_and_where_it_is_set() {
+        let kill = at_ceiling(
+            12 << 30,
+            &[("build-1", 64 << 20), ("other", 12 << 10), ("calm", 1 << 20)],
+        );
+        let (text, case) = story_of(kill.clone(), exited(), Some((12 << 30) + 4095));
+        for part in [
+            "\n  held then    other (r) 10.0 GiB before the kill, build-1 (r) 64.0 MiB, calm (r) 1.0 MiB\n",
+            "or raise workloads.memory_max. The ceiling is workloads.memory_max in all.role.toml, applied on 2026-11-23 \
+             05:33:11Z: change it there and `cgmgr apply` that role again.\n",
+            "Why: all sessions together reached the ceiling workloads.memory_max 12.0 GiB. Its own memory_max 16.0 GiB is \
+             above that: it can never be reached.\n",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        let json = serde_json::to_value(&case).unwrap();
+        assert_eq!(json["ceiling_from"], "workloads.memory_max in all.role.toml");
+        assert_eq!(json["kills"][0][1]["scene"]["sessions"][0]["memory"], 64 << 20);
+
+        // Somebody has set another one since, or nobody has applied one.
+        for ceiling in [Some(11 << 30), None] {
+            let (text, _) = story_of(kill.clone(), exited(), ceiling);
+            assert!(
+                text.contains("`systemctl cat workloads.slice` shows which file has it."),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_of_its_own_below_the_ceiling_is_not_told_of_nor_sessions_that_nobody_saw() {
+        let (text, _) = story_of(at_ceiling(16 << 30, &[]), exited(), None);
+        assert!(
+            !text.contains("it can never be reached") && !text.contains("held then"),
+            "{text}"
+        );
+        let many: Vec<(String, u64)> = (0..12).map(|n| (format!("s{n}"), n)).collect();
+        let many: Vec<(&str, u64)> = many.iter().map(|(name, held)| (name.as_str(), *held)).collect();
+        let (text, _) = story_of(at_ceiling(16 << 30, &many), exited(), None);
+        assert!(text.contains(", s2 (r) 2 B, and 2 more\n"), "{text}");
+    }
+
+    #[test]
+    fn fewer_jobs_are_advised_only_where_there_were_several() {
+        let with = |alive: i32, kills: u64, rss: u64| {
+            let mut kill = kill();
+            kill.scene.memory = None;
+            kill.kills = kills;
+            kill.victims[0].rss = rss;
+            let alive = (0..alive).map(|pid| Process {
+                pid,
+                comm: "cc1".into(),
+                rss: 1 << 30,
+            });
+            kill.scene = kill.scene.with_processes(alive.collect());
+            story_of(kill, exited(), None).1.advice()
+        };
+        let from = "Raise runtime.limits.memory_max in rust.role.toml";
+        let try_twice = " How much is enough is not known: try 32.0 GiB, twice as much.";
+        for (alive, kills, rss, how) in [
+            (2, 1, 1 << 30, "."),
+            (3, 1, 1 << 30, " or build with fewer jobs."),
+            (15, 1, 1 << 30, " or build with fewer jobs."),
+            (0, 4, 1 << 30, " or build with fewer jobs."),
+            (15, 1, 15 << 30, ": one program alone needs more than that."),
+        ] {
+            assert_eq!(
+                with(alive, kills, rss),
+                format!("{from}{how}{try_twice}"),
+                "{alive} {kills} {rss}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_value_is_named_where_more_was_held_already() {
+        let mut lowered = kill();
+        lowered.limit = Some(1 << 30);
+        let advice = story_of(lowered, exited(), None).1.advice();
+        assert!(
+            advice.ends_with("raise it with `cgmgr set other memory_max=…`."),
+            "{advice}"
+        );
+    }
+
+    #[test]
+    fn a_list_says_what_became_of_the_command_and_the_end_what_137_means() {
+        for (took_command, said) in [
+            (Some(true), "; command killed"),
+            (Some(false), "; command survived"),
+            (None, "; whether the command survived is not known"),
+        ] {
+            let mut end = exited();
+            end.signal = None;
+            end.oom.as_mut().unwrap().took_command = took_command;
+            let (text, case) = story_of(kill(), end, None);
+            assert!(case.line().ends_with(said), "{}", case.line());
+            assert!(
+                text.ends_with(
+                    "exit status 137, which is 128 + 9: so a shell reports that its child was killed"
+                ),
+                "{text}"
+            );
+        }
+        let mut end = exited();
+        (end.signal, end.status) = (None, Some(3));
+        let (text, _) = story_of(kill(), end, None);
+        assert!(text.ends_with("the command ended with exit status 3"), "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub use scene::Scene;
 pub use summary::{Declared, Exited, OomKill, Usage};
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One observed fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,8 +171,28 @@ pub struct Applied {
     /// The role's file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// How many things were changed; never 0.
+    /// How many things were changed; 0 where all was as declared already, and records had it otherwise.
     pub changes: u64,
+    /// Limits of the slices as the kernel had them afterwards, by knob. Empty: they are as they are then (after `down`,
+    /// `install` or `uninstall`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, String>,
+    /// The workloads.memory_max that was declared, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<u64>,
+    /// Where to change that: `workloads.memory_max in workspace.role.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling_from: Option<String>,
+}
+
+impl Applied {
+    /// So many changes that were not those of a role: `down`, `install`, `uninstall`.
+    pub fn of(changes: usize) -> Self {
+        Self {
+            changes: changes as u64,
+            ..Self::default()
+        }
+    }
 }
 
 /// A session that was frozen or thawed.

@@ -2,7 +2,7 @@
 
 use crate::host::WORKLOADS_SLICE;
 use crate::kernel::kmsg::Victim;
-use crate::text::bytes;
+use crate::text::{bytes, time};
 
 /// A limit that was hit.
 #[derive(Debug, Clone, Copy)]
@@ -21,12 +21,40 @@ impl Hit<'_> {
         Some(self.group?.rsplit('/').next().unwrap_or_default())
     }
 
-    fn is_ceiling(&self) -> bool {
+    /// Whether it is the one over all sessions.
+    pub(super) fn is_ceiling(&self) -> bool {
         self.name() == Some(WORKLOADS_SLICE)
     }
 
     fn is_containers(&self) -> bool {
         self.name() == Some("")
+    }
+}
+
+/// So many processes are worth the advice to run fewer of them.
+const MANY: u64 = 4;
+
+/// Who had filled a session up to its own limit, as far as the advice depends on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// One process held nearly all of it.
+    ByOne,
+    /// One of a few, or it is not known.
+    ByFew,
+    /// Several processes.
+    ByMany,
+}
+
+impl Filled {
+    /// By what each process that is known held, and how many there were.
+    pub fn of(limit: Option<u64>, held: impl Iterator<Item = u64>, processes: u64) -> Self {
+        let nearly_all = |held: &u64| limit.is_some_and(|limit| *held >= limit - limit / 8);
+        // Memory that is shared counts for each who has it.
+        match held.filter(nearly_all).count() {
+            1 => Self::ByOne,
+            _ if processes >= MANY => Self::ByMany,
+            _ => Self::ByFew,
+        }
     }
 }
 
@@ -55,9 +83,13 @@ pub fn limit_reached(hit: &Hit<'_>) -> String {
 }
 
 /// What to do about it. `memory_max_from` is where the session's memory_max was declared.
-pub fn advice(hit: &Hit<'_>, memory_max_from: &str) -> String {
+pub fn advice(hit: &Hit<'_>, memory_max_from: &str, filled: Filled) -> String {
     match (hit.level, hit.group) {
-        ("session", _) => format!("Raise {memory_max_from} or build with fewer jobs."),
+        ("session", _) => match filled {
+            Filled::ByOne => format!("Raise {memory_max_from}: one program alone needs more than that."),
+            Filled::ByFew => format!("Raise {memory_max_from}."),
+            Filled::ByMany => format!("Raise {memory_max_from} or build with fewer jobs."),
+        },
         ("inner", _) => "Raise that limit, or take it away.".into(),
         ("ceiling", _) if hit.is_ceiling() => {
             "Run fewer sessions at once, give each a lower memory_max, or raise workloads.memory_max.".into()
@@ -82,10 +114,39 @@ pub fn advice(hit: &Hit<'_>, memory_max_from: &str) -> String {
 }
 
 /// The advice where the limit that was hit was set while the session ran.
-pub fn advice_of_set_limit(session: &str) -> String {
-    format!(
-        "That limit was set while it ran: raise it with `cgmgr set {session} memory_max=…`, or build with fewer jobs."
-    )
+pub fn advice_of_set_limit(session: &str, filled: Filled) -> String {
+    let or = match filled {
+        Filled::ByMany => ", or build with fewer jobs",
+        _ => "",
+    };
+    format!("That limit was set while it ran: raise it with `cgmgr set {session} memory_max=…`{or}.")
+}
+
+/// A value to try where a session's own limit was reached, which had held at most `held`.
+pub fn value_to_try(hit: &Hit<'_>, held: u64) -> Option<String> {
+    let limit = hit.limit.filter(|_| hit.level == "session")?;
+    let twice = limit.saturating_mul(2);
+    // Else the limit was lowered below what it held already.
+    (held < twice).then(|| {
+        let twice = bytes(twice);
+        format!("How much is enough is not known: try {twice}, twice as much.")
+    })
+}
+
+/// Where workloads.memory_max is to be changed. `known` is when it was applied, and where it was declared.
+pub fn where_the_ceiling_is(hit: &Hit<'_>, known: Option<(u64, &str)>) -> Option<String> {
+    if hit.level != "ceiling" || !hit.is_ceiling() {
+        return None;
+    }
+    Some(match known {
+        Some((at, from)) => format!(
+            "The ceiling is {from}, applied on {}: change it there and `cgmgr apply` that role again.",
+            time(at)
+        ),
+        None => "The ceiling is in the role that was last applied or installed, or in /etc/cgmgr/host.toml; on a systemd \
+                 machine `systemctl cat workloads.slice` shows which file has it."
+            .into(),
+    })
 }
 
 /// A victim, and what it held.

@@ -8,6 +8,7 @@ use super::launch::Running;
 use super::looks::Looks;
 use super::measure::{self, Usage};
 use super::verdict::{self, Evidence, Exit, Oom};
+use crate::host::Base;
 use crate::kernel::counters::Keyed;
 use crate::kernel::group::read_record;
 use crate::kernel::kmsg::OomLog;
@@ -132,6 +133,8 @@ impl Known {
 pub struct Account<'a> {
     /// The hierarchy, where the session has a group.
     pub tree: Option<&'a Tree>,
+    /// Where all sessions are in it.
+    pub base: Option<&'a Base>,
     /// Whether the hierarchy is seen from inside a cgroup namespace.
     pub namespaced: bool,
     /// End what is left when the command has ended.
@@ -184,7 +187,7 @@ impl Account<'_> {
             log.wait(LOG_SOON);
         };
         if let Some((group, _)) = &running.group {
-            running.records.oom(&oom, kills, group);
+            running.records.oom(&oom, kills, group, self.tree.zip(self.base));
         }
     }
 
@@ -247,6 +250,9 @@ impl Account<'_> {
         ended.counted_kills = kills.unwrap_or(0);
         if kills.unwrap_or(0) > 0 || known.oomd {
             self.explain(running, known, ended);
+            if let Some(oom) = &ended.oom {
+                running.records.look_around(oom, self.tree.zip(self.base));
+            }
         } else {
             ended.usage = measure::usage(group, counted, wall(running));
         }

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod adopt;
 pub mod allowance;
+pub mod applied;
 mod child;
 pub mod command;
 pub mod end;

@@ -8,11 +8,12 @@ use super::launch::Running;
 use super::measure::{self, Usage};
 use super::registry::Entry;
 use super::verdict::{Cause, Exit, Oom};
+use crate::host::Base;
 use crate::kernel::counters::parse_pressure;
-use crate::kernel::{Group, process, survey, sys};
+use crate::kernel::{Group, Tree, process, survey, sys};
 use crate::limits::{KnobId, Settings, Value};
 use crate::order;
-use crate::path::SessionName;
+use crate::path::{GroupPath, SessionName};
 use crate::plan::identity::Identity;
 use crate::plan::receipt::Backend;
 use crate::record::scene::{Process, Split};
@@ -175,10 +176,27 @@ impl Records {
         self.store.is_some() && kills > self.kills && paused
     }
 
-    /// Writes of an OOM kill while the session is there. `kills` is what the kernel has counted in it.
-    pub fn oom(&mut self, oom: &Oom, kills: u64, group: &Group) -> Option<Record> {
-        let scene = scene(group);
-        self.scene = Some(scene.clone());
+    /// Writes of an OOM kill while the session is there. `kills` is what the kernel has counted in it, `all` where the
+    /// sessions are.
+    pub fn oom(
+        &mut self,
+        oom: &Oom,
+        kills: u64,
+        group: &Group,
+        all: Option<(&Tree, &Base)>,
+    ) -> Option<Record> {
+        let mut scene = scene(group);
+        // Each session that has a kill at a ceiling looks at all of them: not again and again.
+        if self.last.is_none_or(|last| last.elapsed() >= PAUSE) {
+            scene = with_sessions(scene, &oom.cause, all);
+        }
+        let before = self.scene.replace(scene.clone());
+        if scene.sessions.is_empty()
+            && let (Some(now), Some(before)) = (&mut self.scene, before)
+        {
+            now.sessions = before.sessions;
+            now.more_sessions = before.more_sessions;
+        }
         let record = OomKill {
             took_command: None,
             quiet: !self.notify,
@@ -192,6 +210,14 @@ impl Records {
         self.written += 1;
         self.last = Some(Instant::now());
         self.write(Fact::OomKill(Box::new(record)))
+    }
+
+    /// Looks at who holds what where that matters and nobody looked while the session was there: before its end is written.
+    pub(super) fn look_around(&mut self, oom: &Oom, all: Option<(&Tree, &Base)>) {
+        if self.store.is_some() && self.scene.as_ref().is_none_or(|scene| scene.sessions.is_empty()) {
+            let scene = self.scene.take().unwrap_or_default();
+            self.scene = Some(with_sessions(scene, &oom.cause, all));
+        }
     }
 
     /// What of `oom` no record has told of yet.
@@ -277,6 +303,23 @@ pub fn scene(group: &Group) -> Scene {
         parse_pressure(&pressure, "some"),
         parse_pressure(&pressure, "full"),
     )
+}
+
+/// With the sessions that hold the most memory now, where the limit is one that they share.
+fn with_sessions(scene: Scene, cause: &Cause, all: Option<(&Tree, &Base)>) -> Scene {
+    let is_shared = matches!(cause, Cause::Above(_) | Cause::Global | Cause::Outside);
+    let Some((tree, base)) = all.filter(|_| is_shared) else {
+        return scene;
+    };
+    let Ok(sessions) = survey::session_groups(tree, base) else {
+        return scene;
+    };
+    let held = sessions.flatten().filter_map(|(name, path, group)| {
+        let memory = group.get("memory.current").ok().flatten()?.trim().parse().ok()?;
+        Some((name.to_string(), memory, path))
+    });
+    let role = |path: &GroupPath| survey::identity(&tree.find(path).ok()??)?.role;
+    scene.with_sessions(held.collect(), &role)
 }
 
 /// What there is to say of a session whose command has ended.

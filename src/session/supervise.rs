@@ -10,6 +10,7 @@ use super::launch::Running;
 use super::signals::Signals;
 use super::terminal::Terminal;
 use super::verdict::{Exit, Oom};
+use crate::host::Base;
 use crate::kernel::{Tree, process};
 use crate::path::GroupPath;
 use rustix::fd::AsFd;
@@ -23,6 +24,8 @@ pub use super::account::Ended;
 pub struct Supervisor<'a> {
     /// The hierarchy, where the session has a group.
     pub tree: Option<&'a Tree>,
+    /// Where all sessions are in it.
+    pub base: Option<&'a Base>,
     /// Whether the hierarchy is seen from inside a cgroup namespace.
     pub namespaced: bool,
     /// Signals as they come in.
@@ -43,6 +46,7 @@ impl Supervisor<'_> {
         let reap = |known: &mut Known| reap(command, self.terminal.as_ref(), known);
         let account = Account {
             tree: self.tree,
+            base: self.base,
             namespaced: self.namespaced,
             kill_left: self.kill_left,
             reap: &reap,

@@ -4,7 +4,7 @@
 use super::account::Ended;
 use super::verdict::{Cause, Exit, Oom};
 use crate::plan::receipt::Receipt;
-use crate::record::words::{self, held};
+use crate::record::words::{self, Filled, held};
 use crate::text::{bytes, count, duration_us};
 
 /// What the words are about.
@@ -45,7 +45,8 @@ pub fn oom_goes_on(about: &About<'_>, oom: &Oom) -> String {
         "{}: {}; the session goes on. {}",
         about.session,
         subject(oom),
-        advice(about, oom)
+        // Who else is in it nobody has looked for.
+        advice(about, oom, u64::MAX)
     )
 }
 
@@ -78,7 +79,9 @@ pub fn oom_at_end(about: &About<'_>, ended: &Ended, oom: &Oom) -> String {
     } else {
         String::new()
     };
-    format!("{subject}: {what}{details}.{whole} {}", advice(about, oom))
+    // There were at most as many processes as tasks.
+    let tasks = ended.usage.pids_peak.unwrap_or(u64::MAX);
+    format!("{subject}: {what}{details}.{whole} {}", advice(about, oom, tasks))
 }
 
 fn subject(oom: &Oom) -> String {
@@ -96,12 +99,18 @@ fn limit_reached(oom: &Oom) -> String {
     words::limit_reached(&oom.hit())
 }
 
-fn advice(about: &About<'_>, oom: &Oom) -> String {
+/// `processes` is how many there may have been.
+fn advice(about: &About<'_>, oom: &Oom, processes: u64) -> String {
+    let filled = Filled::of(
+        oom.limit,
+        oom.victims.first().map(|v| v.rss).into_iter(),
+        processes,
+    );
     match oom.limit {
         Some(hit) if oom.cause == Cause::Session && was_changed(about, hit) => {
-            words::advice_of_set_limit(about.session)
+            words::advice_of_set_limit(about.session, filled)
         }
-        _ => words::advice(&oom.hit(), about.memory_max_from),
+        _ => words::advice(&oom.hit(), about.memory_max_from, filled),
     }
 }
 
@@ -246,6 +255,25 @@ mod tests {
     }
 
     #[test]
+    fn one_program_that_needs_more_is_not_told_to_be_fewer() {
+        let with = |rss: u64, tasks: Option<u64>| {
+            let mut killed = oom(Cause::Session);
+            killed.victims[0].rss = rss;
+            let mut ended = ended(Exit::Signal(9), killed);
+            ended.usage.pids_peak = tasks;
+            let text = oom_at_end(&about(), &ended, ended.oom.as_ref().unwrap());
+            text.split_once(" in rust.role.toml").unwrap().1.to_owned()
+        };
+        let alone = ": one program alone needs more than that.";
+        assert_eq!(
+            (with(15 << 30, None), with(15 << 30, Some(40))),
+            (alone.into(), alone.into())
+        );
+        assert_eq!(with(1 << 20, Some(3)), ".");
+        assert_eq!(with(1 << 20, Some(4)), " or build with fewer jobs.");
+    }
+
+    #[test]
     fn a_limit_that_was_set_meanwhile_is_not_the_roles_to_raise() {
         let with = |limit: u64| Oom {
             limit: Some(limit),
@@ -253,7 +281,7 @@ mod tests {
         };
         let set = oom_goes_on(&about(), &with(64 << 20));
         assert!(
-            set.ends_with("raise it with `cgmgr set rust-3 memory_max=…`, or build with fewer jobs."),
+            set.ends_with("raise it with `cgmgr set rust-3 memory_max=…`."),
             "{set}"
         );
         let mut odd = about();

@@ -35,6 +35,7 @@ fn record(n: u64, padding: usize) -> Record {
         fact: Fact::Applied(Applied {
             file: Some("x".repeat(padding)),
             changes: n,
+            ..Applied::default()
         }),
     }
 }

@@ -329,6 +329,7 @@ impl Session {
         let place = workspace.place();
         let account = Account {
             tree: place.tree.as_ref(),
+            base: place.host.base.as_ref().ok(),
             namespaced: place.is_namespaced(),
             kill_left: self.kill_leftover,
             // What else has ended of the session is not this process's to wait for.

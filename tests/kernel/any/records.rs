@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::cgmgr::{Done, command, finish, payload, until};
+use crate::cgmgr::{Done, Live, command, finish, payload, until};
 use crate::lab::{Lab, must, path_of, session_groups, write};
 
 /// A store of the test's own.
@@ -159,19 +159,22 @@ fn an_oom_kill_is_told_whole_and_its_name_is_kept_until_it_is_forgotten() {
     assert_eq!(exited["oom"]["took_command"], true);
     let list = records.cgmgr(&["oom"]).expect(0);
     assert!(
-        list.out.contains("hungry: memory_max 16.0 MiB reached") && list.out.contains("; kept"),
+        list.out.contains("hungry: memory_max 16.0 MiB reached")
+            && list.out.contains("; command killed; kept"),
         "{list:#?}"
     );
     let story = records.cgmgr(&["oom", "hungry"]).expect(0).out;
     for part in [
         "hungry was OOM-killed on ",
         "Why: memory_max 16.0 MiB reached.",
-        "What to do: Raise --memory-max or build with fewer jobs.",
+        "What to do: Raise --memory-max",
+        "How much is enough is not known: try 32.0 MiB, twice as much.",
         "The command itself was killed.",
         "no earlier OOM kill of this name or role is on record",
     ] {
         assert!(story.contains(part), "{part}\n{story}");
     }
+    assert!(!story.contains("fewer jobs"), "it was one process\n{story}");
     assert!(
         story.contains(&format!("(pid {hog})")) || story.contains("not known"),
         "{story}"
@@ -188,6 +191,38 @@ fn an_oom_kill_is_told_whole_and_its_name_is_kept_until_it_is_forgotten() {
     records.run(&["--name", "hungry"], &["exit", "0"]).expect(0);
     // Forgotten is the name, not what happened.
     records.cgmgr(&["oom", "hungry"]).expect(0);
+}
+
+#[test]
+fn a_kill_at_the_ceiling_says_who_held_what_and_where_the_ceiling_is() {
+    let records = Records::new();
+    let ceiling = records
+        .lab
+        .file("all.role.toml", "[workloads]\nmemory_max = \"200 MiB\"\n");
+    let role = records
+        .lab
+        .file("big.role.toml", "[runtime.limits]\nmemory_max = \"300 MiB\"\n");
+    records.cgmgr(&["apply", &ceiling]).expect(0);
+    let options = ["--role", &role, "--oom-score-adj"];
+    let first = Live::hold("first", &[&options[..], &["0"]].concat(), 100);
+    let second = [&options[..], &["1000", "--name", "second"]].concat();
+    records.run(&second, &["hog", "140"]).expect(137);
+    let exited = &records.of("second", "exited")[0];
+    let scene = &exited["oom"]["scene"];
+    let held = scene["sessions"].as_array().expect("sessions");
+    let of_first = held.iter().find(|held| held["session"] == "first");
+    let of_first = of_first.unwrap_or_else(|| panic!("{exited:#}"));
+    assert_eq!(of_first["role"], "big");
+    assert!(of_first["memory"].as_u64() >= Some(100 << 20), "{exited:#}");
+    let story = records.cgmgr(&["oom", "second"]).expect(0).out;
+    for part in [
+        "first (big) 1",
+        "Its own memory_max 300.0 MiB is above that: it can never be reached.",
+        &format!("The ceiling is workloads.memory_max in {ceiling}, applied on "),
+    ] {
+        assert!(story.contains(part), "{part}\n{story}");
+    }
+    first.end().expect(0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::records::Records;
 use crate::cgmgr::{Live, payload, until};
-use crate::lab::{path_of, read, session_groups, write};
+use crate::lab::{is_systemd, path_of, read, session_groups, workloads, write};
 
 /// A session of these records that runs while the test looks at it.
 fn live(records: &Records, name: &str, options: &[&str], words: &[&str]) -> Live {
@@ -123,8 +123,59 @@ fn a_role_that_is_applied_is_on_record_where_it_changed_something() {
         (&json!(role), &json!("all"))
     );
     assert!(applied[0]["changes"].as_u64() > Some(0), "{applied:?}");
+    assert_eq!(
+        applied[0]["ceiling_from"],
+        format!("workloads.memory_max in {role}"),
+        "{applied:?}"
+    );
     records.cgmgr(&["apply", &role]).expect(0);
     assert_eq!(of_machine(&records, "applied").len(), 1, "nothing was changed");
+}
+
+#[test]
+fn what_somebody_changed_of_a_slice_is_on_record_though_nobody_looked_on_then() {
+    let records = Records::new();
+    let role = |text: &str| {
+        records
+            .lab
+            .file("slices.role.toml", &format!("[workloads]\n{text}\n"))
+    };
+    records
+        .cgmgr(&["apply", &role("memory_max = \"1GiB\"\npids = 5000")])
+        .expect(0);
+    let (max, pids) = (
+        format!("{}/memory.max", workloads()),
+        format!("{}/pids.max", workloads()),
+    );
+    write(&max, &(900 << 20).to_string());
+    let policy = records.lab.file("host.toml", "[events]\ndrift = \"repair\"\n");
+    let daemon = records.daemon_where(&format!("export CGMGR_HOST_POLICY={policy}"));
+    let drifted = || of_machine(&records, "drifted");
+    until("the memory of the slice is on record", || !drifted().is_empty());
+    // The slices' files are systemd's to write, where it is there.
+    let of_memory = json!({
+        "group": "/workloads.slice", "knob": "workloads.memory_max",
+        "declared": (1u64 << 30).to_string(), "found": (900u64 << 20).to_string(), "repaired": !is_systemd(),
+    });
+    let is = |found: &Value, wanted: &Value| {
+        let wanted = wanted.as_object().expect("an object");
+        wanted.iter().all(|(key, value)| found[key] == *value)
+    };
+    assert!(is(&drifted()[0], &of_memory), "{:?}", drifted());
+    assert_eq!(read(&max) == (1u64 << 30).to_string(), !is_systemd());
+    // What cgmgr changes itself is nobody's drift, and what is changed after that is.
+    records
+        .cgmgr(&["apply", &role("memory_max = \"800MiB\"\npids = 4000")])
+        .expect(0);
+    write(&pids, "3000");
+    until("the tasks of the slice are on record", || drifted().len() > 1);
+    let of_pids = json!({
+        "group": "/workloads.slice", "knob": "workloads.pids",
+        "declared": "4000", "found": "3000", "repaired": !is_systemd(),
+    });
+    assert_eq!(drifted().len(), 2, "{:?}", drifted());
+    assert!(is(&drifted()[1], &of_pids), "{:?}", drifted());
+    drop(daemon);
 }
 
 #[test]
