@@ -3,6 +3,7 @@
 use crate::figures::Sample;
 use crate::live::{Library, memory_of_a_waiting_parent};
 use crate::machine::{self, ROLE_FILE, run_bare};
+use crate::observe::Daemon;
 use crate::{floor, peers};
 use rustix::fd::OwnedFd;
 use std::process::Command;
@@ -58,6 +59,12 @@ impl Way {
         }
     }
 }
+
+/// How far launches are apart.
+const PAUSES: [(Duration, &str); 2] = [
+    (Duration::from_millis(20), "20 ms apart"),
+    (Duration::ZERO, "back to back"),
+];
 
 /// Launches in a row where there is no pause between them.
 const IN_A_ROW: usize = 5;
@@ -126,13 +133,11 @@ pub fn bench(rounds: usize) -> Result<(), String> {
         embedder: Library::new()?,
     };
     let ways = Way::all();
-    for (pause, title) in [
-        (Duration::from_millis(20), "20 ms apart"),
-        (Duration::ZERO, "back to back"),
-    ] {
+    for (pause, title) in PAUSES {
         let samples = bench.measure(&ways, rounds, pause)?;
         print_table(title, &ways, &samples);
     }
+    watched(&bench, rounds)?;
     crowd(&bench, rounds)?;
     version(rounds)?;
     memory_of_a_waiting_parent()?;
@@ -203,6 +208,27 @@ pub fn goal(what: &str, ratio: f64, relation: &str, goal: f64) {
         "  {what}: {ratio:.2} (goal: {relation} {goal}{})",
         if met { "" } else { "; NOT MET" }
     );
+}
+
+/// The same launches while `cgmgr daemon` looks on.
+fn watched(bench: &Bench, rounds: usize) -> Result<(), String> {
+    if !machine::has_command("daemon") {
+        return Ok(());
+    }
+    println!("\nlaunches that cgmgr daemon looks on at: milliseconds, median (quartiles)");
+    let daemon = Daemon::start()?;
+    let ways = [Way::FloorProcess, Way::Cgmgr];
+    for (pause, title) in PAUSES {
+        let samples = bench.measure(&ways, rounds, pause)?;
+        for (way, sample) in ways.iter().zip(&samples) {
+            println!("  {title}: {:25} {}", way.name(), sample.shown());
+        }
+        println!(
+            "  {title}: cgmgr run / floor as a process {:.2}",
+            samples[1].median() / samples[0].median()
+        );
+    }
+    daemon.end()
 }
 
 /// The same launches with ever more sessions alive beside them.

@@ -6,6 +6,7 @@ mod kills;
 mod once;
 mod sampling;
 
+pub use idle::Daemon;
 pub use kills::hog;
 pub use once::once;
 
