@@ -662,7 +662,7 @@ fn priorities(all: &mut Vec<Finding>, facts: &Facts) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Disk, Machine, Mount, NoBase};
+    use crate::host::{Disk, Machine, Mount, NoBase, Tasks};
     use crate::path::GroupPath;
 
     fn mount() -> Mount {
@@ -687,14 +687,14 @@ mod tests {
                     swap_total: 1 << 30,
                     page_size: 4096,
                     cpus: 8,
-                    pid_max: 32_768,
-                    threads_max: 32_768,
+                    tasks: Tasks::Known(32_768),
                 },
                 kernel: "6.12.0".into(),
                 systemd: false,
                 systemd_version: None,
                 euid: 0,
                 hierarchy: Hierarchy::Unified(mount()),
+                own: None,
                 base: Ok(Base::below(BaseKind::Root, GroupPath::root(), controllers)),
                 disks: Some(vec![disk(Some(true))]),
             },

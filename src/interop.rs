@@ -273,8 +273,7 @@ fn parsed(knob: &Knob, scalar: Scalar<'_>) -> Result<Value, GrammarError> {
         swap_total: 0,
         page_size: 4096,
         cpus: 1,
-        pid_max: u64::MAX,
-        threads_max: u64::MAX,
+        tasks: crate::host::Tasks::Known(u64::MAX),
     };
     knob.value(knob.declare(scalar)?, &nowhere)
 }

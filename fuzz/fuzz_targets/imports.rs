@@ -2,7 +2,7 @@
 //! said, and moves no terminal.
 #![no_main]
 
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::import::{Form, Refused, import};
 use cgmgr::role::{Diagnostic, Inputs, LoadError, Overrides, Source, resolve};
 use libfuzzer_sys::fuzz_target;
@@ -14,8 +14,7 @@ fuzz_target!(|text: &str| {
             swap_total: 0,
             page_size: 4096,
             cpus: 4,
-            pid_max: 32_768,
-            threads_max: 60_000,
+            tasks: Tasks::Known(32_768),
         },
         env: &|_| None,
         load: &|path| {

@@ -1,7 +1,7 @@
 //! Role files of any content: each mistake is shown at a place that exists, and moves no terminal.
 #![no_main]
 
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::role::{HostPolicy, Inputs, LoadError, Overrides, Source, resolve};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,8 +12,7 @@ fuzz_target!(|text: &str| {
             swap_total: 0,
             page_size: 4096,
             cpus: 4,
-            pid_max: 32_768,
-            threads_max: 60_000,
+            tasks: Tasks::Known(32_768),
         },
         env: &|name| (name == "A").then(|| "8\u{1b}[31m".to_owned()),
         load: &|path| {

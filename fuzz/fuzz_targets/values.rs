@@ -1,7 +1,7 @@
 //! The text of a flag for every knob: what is read is printed as something that is read as the same.
 #![no_main]
 
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::limits::{
     CoderEnv, CpuQuota, Declared, KNOBS, Kind, KnobId, MEMORY_FLOOR, Max, Nice, Priorities, Scalar, Size,
     Value,
@@ -13,8 +13,7 @@ const MACHINE: Machine = Machine {
     swap_total: 0,
     page_size: 4096,
     cpus: 4,
-    pid_max: 4_194_304,
-    threads_max: u64::MAX,
+    tasks: Tasks::Known(4_194_304),
 };
 
 fuzz_target!(|text: &str| {

@@ -1,9 +1,9 @@
 //! The command line's definition: what can be typed, and nothing of what it does.
 
 use super::commands::Command;
+use super::limit_flags::{LimitArgs, Typed};
 use crate::import::Form;
-use crate::limits::{Engine, KnobId, Size};
-use crate::role::Overrides;
+use crate::limits::{Engine, Size};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
@@ -42,21 +42,33 @@ impl Cli {
     /// What was typed cannot be meant, or is a request for help or the version: clap's own error says which.
     pub fn read(typed: &[OsString]) -> Result<Self, clap::Error> {
         let name = typed.get(1).and_then(|word| word.to_str());
-        let Some((name, command)) = name.and_then(|name| Some((name, Command::alone(name)?))) else {
+        let few = Typed::of(typed);
+        if let Some(Ok(read)) = name.and_then(|name| Self::alone(name, typed)) {
+            return Ok(read);
+        }
+        // Help, and what is said of a mistake, is to know of all there is.
+        drop(few);
+        name.and_then(|name| Self::alone(name, typed)).unwrap_or_else(|| {
             let mut matches = matches(Self::command(), typed)?;
-            return Self::from_arg_matches_mut(&mut matches)
-                .map_err(|error| error.format(&mut Self::command()));
-        };
+            Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut Self::command()))
+        })
+    }
+
+    /// The same where the command's name comes first; `None` where it is no command's.
+    fn alone(name: &str, typed: &[OsString]) -> Option<Result<Self, clap::Error>> {
+        let command = Command::alone(name)?;
         let program = Path::new(&typed[0]).file_name().unwrap_or_default();
         let command = command
             .bin_name(format!("{} {name}", program.to_string_lossy()))
             .max_term_width(100)
             .styles(STYLES);
-        let mut matches = matches(command, &typed[1..])?;
-        Ok(Self {
-            global: Global::from_arg_matches_mut(&mut matches)?,
-            command: Command::of(name, &mut matches)?,
-        })
+        let read = |mut matches: ArgMatches| {
+            Ok(Self {
+                global: Global::from_arg_matches_mut(&mut matches)?,
+                command: Command::of(name, &mut matches)?,
+            })
+        };
+        Some(matches(command, &typed[1..]).and_then(read))
     }
 }
 
@@ -279,92 +291,6 @@ pub struct RunArgs {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
-}
-
-/// Limits by flag: each takes what the role file takes for that knob.
-#[derive(Debug, Args, Default)]
-#[command(next_help_heading = "Limits (over the role's)")]
-pub struct LimitArgs {
-    /// Above this the kernel reclaims and slows down (e.g. 12GiB, 50%)
-    #[arg(long, value_name = "SIZE")]
-    pub memory_high: Option<String>,
-    /// Above this the kernel kills (e.g. 16GiB, 60%, max)
-    #[arg(long, value_name = "SIZE")]
-    pub memory_max: Option<String>,
-    /// Swap; 0 unless given where memory_max is set
-    #[arg(long, value_name = "SIZE")]
-    pub memory_swap_max: Option<String>,
-    /// CPU time per time (e.g. 3, 1.5, 300%)
-    #[arg(long, value_name = "CPUS")]
-    pub cpus: Option<String>,
-    /// Share of CPU time under contention, 1 to 10000
-    #[arg(long, value_name = "WEIGHT")]
-    pub cpu_weight: Option<String>,
-    /// Share of I/O under contention, 1 to 10000
-    #[arg(long, value_name = "WEIGHT")]
-    pub io_weight: Option<String>,
-    /// Most processes and threads at once
-    #[arg(long, value_name = "N")]
-    pub pids: Option<String>,
-    /// Most open files per process
-    #[arg(long, value_name = "N")]
-    pub nofile: Option<String>,
-    /// Nice value: absolute, or with a sign relative to the caller's
-    #[arg(long, value_name = "NICE", allow_hyphen_values = true)]
-    pub nice: Option<String>,
-    /// oom_score_adj, -1000 to 1000
-    #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
-    pub oom_score_adj: Option<String>,
-    /// Kill the whole session where the kernel would kill one process of it
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub oom_group: Option<String>,
-    /// After an OOM kill keep the whole record, and the name until it is forgotten
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub oom_preserve_state: Option<String>,
-    /// Bring an OOM kill to the user's attention
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub oom_notify: Option<String>,
-    /// What is done where it is over memory_high and makes no progress: record, lift or kill
-    #[arg(long, value_name = "ACTION")]
-    pub stall: Option<String>,
-}
-
-impl LimitArgs {
-    /// Knob, text and flag of each limit that was given.
-    pub fn given(&self) -> Vec<(KnobId, &str, &'static str)> {
-        let all = [
-            (KnobId::MemoryHigh, &self.memory_high, "--memory-high"),
-            (KnobId::MemoryMax, &self.memory_max, "--memory-max"),
-            (KnobId::MemorySwapMax, &self.memory_swap_max, "--memory-swap-max"),
-            (KnobId::Cpus, &self.cpus, "--cpus"),
-            (KnobId::CpuWeight, &self.cpu_weight, "--cpu-weight"),
-            (KnobId::IoWeight, &self.io_weight, "--io-weight"),
-            (KnobId::Pids, &self.pids, "--pids"),
-            (KnobId::Nofile, &self.nofile, "--nofile"),
-            (KnobId::Nice, &self.nice, "--nice"),
-            (KnobId::OomScoreAdj, &self.oom_score_adj, "--oom-score-adj"),
-            (KnobId::OomGroup, &self.oom_group, "--oom-group"),
-            (
-                KnobId::OomPreserveState,
-                &self.oom_preserve_state,
-                "--oom-preserve-state",
-            ),
-            (KnobId::OomNotify, &self.oom_notify, "--oom-notify"),
-            (KnobId::Stall, &self.stall, "--stall"),
-        ];
-        all.into_iter()
-            .filter_map(|(id, text, flag)| Some((id, text.as_deref()?, flag)))
-            .collect()
-    }
-
-    /// The same for resolving a role.
-    pub fn overrides(&self) -> Overrides {
-        let mut overrides = Overrides::default();
-        for (id, text, flag) in self.given() {
-            overrides.push(id, text, flag);
-        }
-        overrides
-    }
 }
 
 /// `status`.
@@ -692,6 +618,7 @@ pub struct AdoptArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::KnobId;
 
     #[test]
     fn the_definition_is_sound() {

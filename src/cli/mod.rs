@@ -18,6 +18,7 @@ pub mod freeze;
 pub mod history;
 pub mod import;
 pub mod install;
+pub mod limit_flags;
 pub mod limits;
 mod log;
 pub mod look;

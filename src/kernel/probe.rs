@@ -1,7 +1,7 @@
 //! Makes the host facts: the only place where [`crate::host::Host`] comes from a real machine. Reads only.
 
 use super::{base, mounts, process, sys};
-use crate::host::{Base, Hierarchy, Host, Machine, Mount, MountOptions, NoBase};
+use crate::host::{Base, Hierarchy, Host, Machine, Mount, MountOptions, NoBase, Tasks};
 use crate::order;
 use crate::path::GroupPath;
 use rustix::fs::CWD;
@@ -30,6 +30,7 @@ fn look(base: impl Fn(&Hierarchy, bool, Option<&GroupPath>) -> Result<Base, NoBa
         systemd_version: None,
         euid: rustix::process::geteuid().as_raw(),
         hierarchy,
+        own,
         base,
         disks: None,
     }
@@ -40,11 +41,6 @@ pub fn machine() -> Machine {
     // Not sysinfo(2): in a container with lxcfs only this file says what the container has.
     let meminfo = process::read("/proc/meminfo").unwrap_or_default();
     let bytes = |key: &str| parse_kib(process::line_of(&meminfo, key)?);
-    let number = |path: &str| {
-        process::read(path)
-            .ok()
-            .and_then(|t| t.trim().parse::<u64>().ok())
-    };
     Machine {
         mem_total: bytes("MemTotal").unwrap_or(u64::MAX),
         swap_total: bytes("SwapTotal").unwrap_or(0),
@@ -53,9 +49,20 @@ pub fn machine() -> Machine {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             n => n,
         },
-        pid_max: number("/proc/sys/kernel/pid_max").unwrap_or(4_194_304),
-        threads_max: number("/proc/sys/kernel/threads-max").unwrap_or(4_194_304),
+        tasks: Tasks::Asked(tasks),
     }
+}
+
+/// How many tasks the machine can hold.
+fn tasks() -> u64 {
+    let number = |path: &str| {
+        let text = process::read(path).ok();
+        text.and_then(|t| t.trim().parse().ok()).unwrap_or(4_194_304)
+    };
+    u64::min(
+        number("/proc/sys/kernel/pid_max"),
+        number("/proc/sys/kernel/threads-max"),
+    )
 }
 
 /// The bytes of an amount in /proc/meminfo: `8388608 kB`.

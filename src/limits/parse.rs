@@ -332,6 +332,7 @@ fn stall(scalar: Scalar<'_>) -> Result<StallAction, GrammarError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Tasks;
     use crate::limits::KNOBS;
     use crate::limits::KnobId::{self, *};
 
@@ -341,8 +342,7 @@ mod tests {
             swap_total: 0,
             page_size: 4096,
             cpus: 2,
-            pid_max: 32_768,
-            threads_max: 15_000,
+            tasks: Tasks::Known(15_000),
         }
     }
 

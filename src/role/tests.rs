@@ -7,7 +7,7 @@ mod dialects;
 mod policies;
 
 use super::*;
-use crate::host::Machine;
+use crate::host::{Machine, Tasks};
 use crate::limits::{KnobId, Origin};
 
 const GIB: u64 = 1 << 30;
@@ -19,8 +19,7 @@ fn large() -> Machine {
         swap_total: 8 * GIB,
         page_size: 4096,
         cpus: 16,
-        pid_max: 4_194_304,
-        threads_max: 500_000,
+        tasks: Tasks::Known(500_000),
     }
 }
 
@@ -30,8 +29,7 @@ fn small() -> Machine {
         mem_total: 2 * GIB,
         swap_total: 0,
         cpus: 2,
-        pid_max: 32_768,
-        threads_max: 15_000,
+        tasks: Tasks::Known(15_000),
         ..large()
     }
 }

@@ -32,6 +32,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How large a file gets, in bytes.
 pub const SEGMENT: u64 = 4 << 20;
@@ -44,8 +45,27 @@ const CURRENT: &str = "records.jsonl";
 #[derive(Debug)]
 pub struct Store {
     directory: Directory,
-    current: Mutex<Option<OwnedFd>>,
+    current: Mutex<Option<Current>>,
 }
+
+/// The current file, and when it was seen to be that.
+#[derive(Debug)]
+struct Current {
+    file: OwnedFd,
+    seen: Instant,
+}
+
+impl Current {
+    fn now(file: OwnedFd) -> Self {
+        Self {
+            file,
+            seen: Instant::now(),
+        }
+    }
+}
+
+/// For so long it is believed to be that still: what is written to one that was renamed meanwhile is read as well.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 /// The name of a file: 0 is the current one.
 fn file_name(age: u32) -> String {
@@ -77,9 +97,15 @@ impl Store {
     pub fn append(&self, record: &Record) -> io::Result<()> {
         let line = format!("{}\n", record.to_text());
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match current.take().filter(|file| self.is_current(file)) {
-            Some(file) => file,
-            None => self.open()?,
+        let still = |current: &Current| current.seen.elapsed() < BELIEVED;
+        let kept = match current.take() {
+            Some(current) if still(&current) => Some(current),
+            Some(Current { file, .. }) if self.is_current(&file) => Some(Current::now(file)),
+            _ => None,
+        };
+        let Current { file, seen } = match kept {
+            Some(current) => current,
+            None => Current::now(self.open()?),
         };
         // In one write: others write too.
         let written = loop {
@@ -98,7 +124,7 @@ impl Store {
             // Full, by this one or by another just now.
             self.rotate(&file)?;
         } else {
-            *current = Some(file);
+            *current = Some(Current { file, seen });
         }
         if written < line.len() {
             return Err(self.directory.at(CURRENT, Errno::NOSPC.into()));

@@ -10,7 +10,7 @@ mod role_files;
 mod translations;
 mod values;
 
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -41,8 +41,7 @@ fn machine() -> impl Strategy<Value = Machine> {
             swap_total,
             page_size,
             cpus,
-            pid_max,
-            threads_max,
+            tasks: Tasks::Known(u64::min(pid_max, threads_max)),
         },
     )
 }

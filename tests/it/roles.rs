@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cgmgr::cli::check::{Context, check};
 use cgmgr::cli::explain::explain;
 use cgmgr::files;
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::limits::{KNOBS, Setting};
 use cgmgr::role::Overrides;
 
@@ -18,8 +18,7 @@ fn machines() -> [Machine; 4] {
         swap_total: swap * GIB,
         page_size: 4096,
         cpus,
-        pid_max: if cpus > 8 { 4_194_304 } else { 32_768 },
-        threads_max: gib * 7_500,
+        tasks: Tasks::Known(u64::min(if cpus > 8 { 4_194_304 } else { 32_768 }, gib * 7_500)),
     };
     [
         machine(1, 0, 1),

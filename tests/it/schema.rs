@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::limits::{KNOBS, Kind, Scalar};
 use cgmgr::role::{Inputs, LoadError, Overrides, Source, resolve, schema};
 use proptest::prelude::*;
@@ -232,8 +232,7 @@ fn is_taken(text: &str) -> bool {
         swap_total: 0,
         page_size: 4096,
         cpus: 8,
-        pid_max: 4_194_304,
-        threads_max: 240_000,
+        tasks: Tasks::Known(240_000),
     };
     let overrides = Overrides::default();
     let inputs = Inputs {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use cgmgr::files;
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::limits::{Engine, KNOBS, Knob, Origin, Part, Settings};
 use cgmgr::role::{Overrides, Role};
 use cgmgr::translate::{Options, Translation, translate};
@@ -20,8 +20,7 @@ fn machine() -> Machine {
         swap_total: 0,
         page_size: 4096,
         cpus: 16,
-        pid_max: 4_194_304,
-        threads_max: 500_000,
+        tasks: Tasks::Known(500_000),
     }
 }
 

@@ -118,6 +118,7 @@ impl Scene {
             systemd: false,
             euid: 0,
             hierarchy: Hierarchy::Unified(mount),
+            own: None,
             base: Ok(base.clone()),
             disks: None,
         };

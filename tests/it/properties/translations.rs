@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use cgmgr::host::Machine;
+use cgmgr::host::{Machine, Tasks};
 use cgmgr::import::{Form, Imported, Refused, import};
 use cgmgr::limits::{Bytes, Engine, KNOBS, KnobId, Max, Origin, Part, Setting, Settings, Value};
 use cgmgr::role::{Inputs, LoadError, Overrides, Source, resolve};
@@ -21,8 +21,7 @@ fn machine() -> Machine {
         swap_total: 8 << 30,
         page_size: 4096,
         cpus: 16,
-        pid_max: 4_194_304,
-        threads_max: 4_194_304,
+        tasks: Tasks::Known(4_194_304),
     }
 }
 
