@@ -20,6 +20,7 @@ fn main() {
         ["launch", rounds] => launch::bench(number(rounds)),
         ["kill", rounds] => kill::bench(number(rounds)),
         ["observe", rounds] => observe::bench(number(rounds)),
+        ["daemon", _] => observe::daemon(),
         ["observe-once", what, parent] => observe::once(what, parent),
         ["observe-hog"] => observe::hog(),
         ["survive", words @ ..] => survive::act(words),

@@ -14,6 +14,16 @@ pub use once::once;
 pub fn bench(rounds: usize) -> Result<(), String> {
     crate::machine::make_ready()?;
     sampling::bench(rounds)?;
+    of_daemon()
+}
+
+/// How soon a kill is told, and what waiting costs.
+pub fn daemon() -> Result<(), String> {
+    crate::machine::make_ready()?;
+    of_daemon()
+}
+
+fn of_daemon() -> Result<(), String> {
     if !crate::machine::has_command("daemon") || !crate::machine::has_command("events") {
         println!("\nNOT MEASURED: how soon a kill is told, and what waiting costs: this cgmgr has no daemon");
         return Ok(());

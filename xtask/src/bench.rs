@@ -27,6 +27,8 @@ enum What {
     Kill(Speed),
     /// What watching costs: a sample of a thousand sessions, from an OOM kill to the line that tells of it, an idle daemon
     Observe(Speed),
+    /// The last two of these only
+    Daemon(Speed),
     /// What an agent survives, with cgmgr and without: eight attacks, without swap and with it, five ways side by side
     Survive(survive::Arguments),
 }
@@ -55,6 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         What::Launch(speed) => measure("launch", speed),
         What::Kill(speed) => measure("kill", speed),
         What::Observe(speed) => measure("observe", speed),
+        What::Daemon(speed) => measure("daemon", speed),
         What::Survive(arguments) => survive::run(arguments),
     }
 }

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use super::install::{all, property};
 use crate::cgmgr::{Live, cgmgr, finish, payload, until};
 use crate::lab::{Lab, MOUNT, procs, read, write};
+use crate::people;
 
 const UNIT: &str = "cgmgr.service";
 const POLICY: &str = "/etc/cgmgr/host.toml";
@@ -15,7 +16,7 @@ const POLICY: &str = "/etc/cgmgr/host.toml";
 /// A machine with everything installed, and without it when this goes.
 struct Installed {
     before: std::collections::BTreeMap<String, String>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Installed {
@@ -23,10 +24,10 @@ impl Installed {
         cgmgr(&["down", "--kill"]);
         cgmgr(&["uninstall"]).expect(0);
         let before = all("/etc/systemd");
-        let _lab = Lab::bare();
+        let lab = Lab::bare();
         let done = cgmgr(&["install"]).expect(0);
         assert!(done.out.contains("cgmgr.service: started\n"), "{done:#?}");
-        Installed { before, _lab }
+        Installed { before, lab }
     }
 
     fn end(self) {
@@ -198,4 +199,83 @@ fn an_oom_kill_is_told_in_the_journal_and_to_the_operators_program() {
     let _ = fs::remove_file(told);
     installed.end();
     let _ = fs::remove_dir("/etc/cgmgr");
+}
+
+/// A user's own systemd with its session bus, and somebody who writes down what goes over that.
+struct SessionBus {
+    listener: Child,
+    heard: String,
+}
+
+impl SessionBus {
+    const MANAGER: &str = "user@1000.service";
+    const BUS: &str = "/run/user/1000/bus";
+
+    fn of_coder(lab: &Lab) -> SessionBus {
+        people::coder();
+        systemctl(&["start", Self::MANAGER]);
+        until("the user has a session bus", || Path::new(Self::BUS).exists());
+        let heard = lab.path("heard");
+        let listener = Command::new("setpriv")
+            .args(["--reuid=1000", "--regid=1000", "--clear-groups", "dbus-monitor"])
+            .args(["--session", "interface=org.freedesktop.Notifications"])
+            .env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", Self::BUS))
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&heard).expect("a file"))
+            .spawn()
+            .expect("dbus-monitor");
+        let bus = SessionBus { listener, heard };
+        // The first thing that it is told is its own name.
+        until("it listens", || bus.heard().contains("NameAcquired"));
+        bus
+    }
+
+    fn heard(&self) -> String {
+        fs::read_to_string(&self.heard).unwrap_or_default()
+    }
+}
+
+impl Drop for SessionBus {
+    fn drop(&mut self) {
+        let _ = self.listener.kill();
+        let _ = self.listener.wait();
+        finish(Command::new("systemctl").args(["stop", Self::MANAGER]));
+    }
+}
+
+#[test]
+fn an_oom_kill_is_told_on_the_users_own_desktop() {
+    let installed = Installed::new();
+    let bus = SessionBus::of_coder(&installed.lab);
+    let hog = |name: &str, user: &[&str]| {
+        let limits = ["run", "--name", name, "--memory-max", "16MiB"];
+        let payload = payload();
+        cgmgr(&[&limits, user, &["--", &payload, "hog", "40"]].concat()).expect(137);
+    };
+    hog("roots", &[]);
+    hog("coders", &["--user", "coder"]);
+    until("it is told on the session bus", || {
+        bus.heard().contains("member=Notify")
+    });
+    let heard = bus.heard();
+    let said = heard.split("member=Notify").nth(1).expect("what was told");
+    for word in [
+        "string \"cgmgr\"",
+        "string \"cgmgr: coders oom kill\"",
+        "memory_max 16.0 MiB",
+    ] {
+        assert!(said.contains(word), "{word}: {heard}");
+    }
+    // Nobody has a desktop there, which is no failure; and what happens in root's sessions is not the user's.
+    assert!(!heard.contains("roots"), "{heard}");
+    let journal = Command::new("journalctl")
+        .args(["--boot", "--no-pager", "--output=cat", "--unit", UNIT])
+        .output();
+    let said = String::from_utf8_lossy(&journal.expect("the journal").stdout).into_owned();
+    assert!(!said.contains("the desktop of uid"), "{said}");
+    drop(bus);
+    for name in ["roots", "coders"] {
+        cgmgr(&["forget", name]);
+    }
+    installed.end();
 }
