@@ -2,8 +2,9 @@
 
 use crate::host::Base;
 use crate::kernel::{KernelError, Tree};
+use crate::path::GroupPath;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
@@ -21,6 +22,12 @@ pub(super) struct Finding {
     again: Option<Instant>,
     pause: Duration,
     warned: bool,
+    /// A place where sessions are made is not watched.
+    blind: bool,
+    /// Directories in which a file was written: the watches of [`Finding::watch_writes`].
+    written: Vec<i32>,
+    /// There was more than the kernel keeps.
+    lost: bool,
 }
 
 impl Finding {
@@ -37,11 +44,19 @@ impl Finding {
             again: None,
             pause: UNMARKED,
             warned: false,
+            blind: false,
+            written: Vec::new(),
+            lost: false,
         }
     }
 
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether sessions may come and go without being told of.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind || self.inotify.is_none()
     }
 
     /// Watches where sessions are made. A directory that is watched already stays so; one that was made anew is another.
@@ -50,6 +65,7 @@ impl Finding {
             self.again = Some(Instant::now() + super::POLL);
             return;
         };
+        self.blind = false;
         let what = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR;
         // The slice itself may be made with the first session.
         let above = base.workloads.parent();
@@ -58,6 +74,7 @@ impl Finding {
             match inotify::add_watch(inotify, tree.display(path), what) {
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(errno) => {
+                    self.blind = true;
                     if !std::mem::replace(&mut self.warned, true) {
                         tracing::warn!(
                             "{path} cannot be watched ({errno}): it is looked at every ten seconds; raise \
@@ -85,15 +102,35 @@ impl Finding {
         self.take();
     }
 
-    fn take(&self) -> bool {
+    fn take(&mut self) -> bool {
         let Some(inotify) = &self.inotify else { return true };
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(inotify, &mut space);
         let mut happened = false;
-        while events.next().is_ok() {
-            happened = true;
+        while let Ok(event) = events.next() {
+            let what = event.events();
+            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.lost = true;
+            }
+            if what.contains(ReadFlags::CLOSE_WRITE) {
+                self.written.push(event.wd());
+            }
+            happened |= what.intersects(ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::QUEUE_OVERFLOW);
         }
         happened
+    }
+
+    /// Has the kernel tell of control files of this group that somebody writes; not of those that it changes itself. `None`
+    /// where it does not.
+    pub(super) fn watch_writes(&self, tree: &Tree, group: &GroupPath) -> Option<i32> {
+        let what = WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR;
+        inotify::add_watch(self.inotify.as_ref()?, tree.display(group), what).ok()
+    }
+
+    /// The watches of those in which somebody wrote since the last time; `None` where it may be any.
+    pub(super) fn take_written(&mut self) -> Option<Vec<i32>> {
+        let written = std::mem::take(&mut self.written);
+        (!std::mem::take(&mut self.lost)).then_some(written)
     }
 
     /// There is one that cannot be told yet.

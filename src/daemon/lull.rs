@@ -59,8 +59,10 @@ impl Lull {
     ) -> Result<bool, Errno> {
         let over = self.until.is_some_and(|until| until <= now);
         if over {
-            self.until = None;
+            // Where that fails it is tried again.
+            self.until = Some(now + LULL);
             listen(epoll, sources, EventFlags::IN)?;
+            self.until = None;
         }
         Ok(over)
     }

@@ -44,6 +44,8 @@ use std::time::{Duration, Instant};
 
 /// How often everything is looked at that nothing tells of: limits that others changed, sessions that were not found.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
+/// One in so many of these looks is at everything, whether the kernel told of it or not.
+const ALL_OF_LOOKS: u32 = 30;
 /// How often a session is sampled that no descriptor is left for.
 const POLL: Duration = Duration::from_secs(1);
 /// Descriptors that are left for other things than to watch sessions.
@@ -219,6 +221,7 @@ struct Daemon<'a> {
     oom: OomLog,
     begun: Instant,
     looked_around: Instant,
+    looks: u32,
     beat: Option<Duration>,
     beaten: Instant,
     /// Sessions that are over, the last ones.
@@ -276,6 +279,7 @@ impl<'a> Daemon<'a> {
             oom: OomLog::default(),
             begun: now,
             looked_around: now,
+            looks: 0,
             beat: None,
             beaten: now,
             gone: VecDeque::new(),
@@ -503,6 +507,7 @@ impl<'a> Daemon<'a> {
                     if let Err(errno) = one.watch(&self.epoll, token, self.most) {
                         self.warn_of_watches(errno);
                     }
+                    one.watch_writes(&self.finding, tree);
                     self.next += 1;
                     self.paths.insert(path, token);
                     self.watched.insert(token, one);
@@ -600,14 +605,22 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Looks at everything that nothing tells of. Counters are not among it: the kernel tells of each that rises, and of what
-    /// cannot be watched there is a look every second.
+    /// Looks at what has to be looked at twice, and now and then at everything that the kernel tells of. Counters are not among it:
+    /// it tells of each that rises, and of what cannot be watched there is a look every second.
     fn look_around(&mut self, now: Instant) {
         self.looked_around = now;
-        self.find();
+        let at_all = self.looks.is_multiple_of(ALL_OF_LOOKS);
+        self.looks += 1;
+        if at_all || self.finding.is_blind() {
+            self.find();
+        }
+        let written = self.finding.take_written();
         let repair = self.events.drift == crate::role::DriftAction::Repair;
         for one in self.watched.values_mut() {
-            one.look_for_drift(repair);
+            one.hear_of_writes(written.as_deref().unwrap_or_default());
+            if at_all || written.is_none() || one.is_to_compare() {
+                one.look_for_drift(repair);
+            }
         }
         let Some((tree, base)) = self.place.base() else {
             return;

@@ -1,8 +1,9 @@
 //! One session that is watched.
 
+use super::finding::Finding;
 use crate::kernel::sample::Fields;
 use crate::kernel::sampler::Sampler;
-use crate::kernel::{Group, survey, sys};
+use crate::kernel::{Group, Tree, survey, sys};
 use crate::limits::{KnobId, StallAction};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::equal::same;
@@ -73,6 +74,10 @@ pub(super) struct Watched {
     /// OOM kills that the kernel has counted.
     pub(super) kills: u64,
     files: Vec<OwnedFd>,
+    /// Watches that tell of control files that somebody writes; empty: nothing does.
+    writes: Vec<i32>,
+    /// Somebody wrote one, or it is new here: its limits are to be compared.
+    is_to_compare: bool,
     /// It has no watch: it is looked at once a second.
     is_polled: bool,
     looked: Duration,
@@ -113,6 +118,8 @@ impl Watched {
             watchdog: Watchdog::default(),
             kills: told.kills,
             files: Vec::new(),
+            writes: Vec::new(),
+            is_to_compare: true,
             is_polled: false,
             looked: Duration::ZERO,
             was_seen: false,
@@ -144,6 +151,23 @@ impl Watched {
             self.files.push(file);
         }
         Ok(())
+    }
+
+    /// Has the kernel tell of what others write to its limits, which are those of the scope around it where it has one.
+    pub(super) fn watch_writes(&mut self, finding: &Finding, tree: &Tree) {
+        let groups = [Some(self.path.clone()), self.path.scope()].into_iter().flatten();
+        let watches: Option<Vec<i32>> = groups.map(|group| finding.watch_writes(tree, &group)).collect();
+        self.writes = watches.unwrap_or_default();
+    }
+
+    /// Somebody wrote where these watches are.
+    pub(super) fn hear_of_writes(&mut self, watches: &[i32]) {
+        self.is_to_compare |= watches.iter().any(|watch| self.writes.contains(watch));
+    }
+
+    /// Whether its limits may be others than at the last look.
+    pub(super) fn is_to_compare(&self) -> bool {
+        self.is_to_compare || self.writes.is_empty() || !self.suspects.is_empty()
     }
 
     fn polled(&mut self, errno: Errno) -> Result<(), Errno> {
@@ -235,6 +259,10 @@ impl Watched {
 
     /// What the role wants to be done about it.
     fn stalled(&mut self, mut stall: Stall) {
+        // `cgmgr set` may have changed that.
+        if let Some(identity) = survey::identity(self.sampler.group()) {
+            self.identity = identity;
+        }
         let declared = self.identity.limits.get(KnobId::Stall.knob().key);
         let wanted =
             declared.and_then(|text| StallAction::ALL.into_iter().find(|action| action.word() == text));
@@ -259,6 +287,7 @@ impl Watched {
 
     /// Compares its limits with what they were set to, as its mark says now. What differs at two looks is told.
     pub(super) fn look_for_drift(&mut self, repair: bool) {
+        self.is_to_compare = false;
         let group = self.sampler.group();
         let Some(identity) = survey::identity(group) else {
             return;
