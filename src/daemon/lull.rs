@@ -79,3 +79,44 @@ fn listen(epoll: &OwnedFd, sources: &[(BorrowedFd<'_>, u64)], what: EventFlags) 
         .map(|(source, token)| epoll::modify(epoll, source, EventData::new_u64(*token), what));
     modified.try_for_each(|one| one)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::Timespec;
+    use rustix::event::epoll::{CreateFlags, Event};
+    use rustix::fd::AsFd;
+
+    fn heard(epoll: &OwnedFd) -> usize {
+        let mut events: Vec<Event> = Vec::with_capacity(4);
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        epoll::wait(epoll, rustix::buffer::spare_capacity(&mut events), Some(&at_once)).unwrap()
+    }
+
+    #[test]
+    fn it_is_deaf_until_it_is_over_and_for_longer_after_a_long_look() {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        let (source, tells) = rustix::pipe::pipe().unwrap();
+        let sources = [(source.as_fd(), 7)];
+        epoll::add(&epoll, &source, EventData::new_u64(7), EventFlags::IN).unwrap();
+        rustix::io::write(&tells, b"x").unwrap();
+        assert_eq!(heard(&epoll), 1);
+
+        let (mut lull, now) = (Lull::default(), Instant::now());
+        assert!(!lull.is_over(now, &epoll, &sources).unwrap(), "nothing has begun");
+        lull.begin(now, &epoll, &sources).unwrap();
+        assert_eq!((heard(&epoll), lull.until()), (0, Some(now + LULL)));
+        // What happens meanwhile puts nothing off.
+        lull.begin(now + LULL / 2, &epoll, &sources).unwrap();
+        assert!(!lull.is_over(now + LULL / 2, &epoll, &sources).unwrap());
+        assert!(lull.is_over(now + LULL, &epoll, &sources).unwrap());
+        assert_eq!((heard(&epoll), lull.until()), (1, None));
+
+        lull.took(LULL);
+        lull.begin(now, &epoll, &sources).unwrap();
+        assert_eq!(lull.until(), Some(now + LULL * OF_THE_LAST));
+    }
+}

@@ -361,13 +361,13 @@ impl<'a> Daemon<'a> {
     /// Sessions that came or went, and what was recorded, by others and by this daemon itself: a while after the first of it.
     fn launches(&mut self, now: Instant, news: bool) {
         let sources = of_launches(&self.tail, &self.finding);
-        let is_over = if news {
-            self.lull.begin(now, &self.epoll, &sources).map(|()| false)
-        } else {
-            self.lull.is_over(now, &self.epoll, &sources)
+        let begun = match news {
+            true => self.lull.begin(now, &self.epoll, &sources),
+            false => Ok(()),
         };
+        let is_over = self.lull.is_over(now, &self.epoll, &sources);
         // Where it cannot wait it looks at once.
-        if is_over.unwrap_or(true) {
+        if begun.is_err() || is_over.unwrap_or(true) {
             if self.finding.happened() {
                 self.find();
             }
