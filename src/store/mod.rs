@@ -30,9 +30,9 @@ use rustix::fs::{
     FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom, fallocate, flock, open, renameat, seek, stat,
 };
 use rustix::io::Errno;
+use std::cell::Cell;
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 /// How large a file gets, in bytes.
 pub const SEGMENT: u64 = 4 << 20;
@@ -48,24 +48,23 @@ pub struct Store {
     current: Mutex<Option<Current>>,
 }
 
-/// The current file, and when it was seen to be that.
+/// The file that was opened as the current one.
 #[derive(Debug)]
 struct Current {
     file: OwnedFd,
-    seen: Instant,
+    /// Its inode and device, once they were asked for.
+    id: Cell<Option<(u64, u64)>>,
 }
 
 impl Current {
-    fn now(file: OwnedFd) -> Self {
-        Self {
-            file,
-            seen: Instant::now(),
+    fn id(&self) -> Option<(u64, u64)> {
+        if self.id.get().is_none() {
+            let found = rustix::fs::fstat(self.file.as_fd()).ok()?;
+            self.id.set(Some((found.st_ino, found.st_dev)));
         }
+        self.id.get()
     }
 }
-
-/// For so long it is believed to be that still: what is written to one that was renamed meanwhile is read as well.
-const BELIEVED: Duration = Duration::from_secs(1);
 
 /// The name of a file: 0 is the current one.
 fn file_name(age: u32) -> String {
@@ -97,34 +96,31 @@ impl Store {
     pub fn append(&self, record: &Record) -> io::Result<()> {
         let line = format!("{}\n", record.to_text());
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let still = |current: &Current| current.seen.elapsed() < BELIEVED;
-        let kept = match current.take() {
-            Some(current) if still(&current) => Some(current),
-            Some(Current { file, .. }) if self.is_current(&file) => Some(Current::now(file)),
-            _ => None,
-        };
-        let Current { file, seen } = match kept {
-            Some(current) => current,
-            None => Current::now(self.open()?),
+        let now = match current.take() {
+            Some(kept) if self.is_current(&kept) => kept,
+            _ => Current {
+                file: self.open()?,
+                id: Cell::default(),
+            },
         };
         // In one write: others write too.
         let written = loop {
-            match rustix::io::write(&file, line.as_bytes()) {
+            match rustix::io::write(&now.file, line.as_bytes()) {
                 Err(Errno::INTR) => {}
                 other => break other.map_err(|e| self.directory.at(CURRENT, e.into()))?,
             }
         };
         // Where a file that is appended to ends is known after a write only, and without asking again.
-        let end = seek(&file, SeekFrom::Current(0)).unwrap_or(0);
+        let end = seek(&now.file, SeekFrom::Current(0)).unwrap_or(0);
         if end == line.len() as u64 {
             // The first in a new file. Where there is no room for all of it there may be for a record at a time.
-            let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, SEGMENT);
+            let _ = fallocate(&now.file, FallocateFlags::KEEP_SIZE, 0, SEGMENT);
         }
         if end > SEGMENT {
             // Full, by this one or by another just now.
-            self.rotate(&file)?;
+            self.rotate(&now)?;
         } else {
-            *current = Some(Current { file, seen });
+            *current = Some(now);
         }
         if written < line.len() {
             return Err(self.directory.at(CURRENT, Errno::NOSPC.into()));
@@ -147,18 +143,15 @@ impl Store {
     }
 
     /// Whether a file that was opened as the current one still is: another may have renamed it since.
-    fn is_current(&self, file: &OwnedFd) -> bool {
-        match (
-            rustix::fs::fstat(file.as_fd()),
-            stat(self.directory.join(CURRENT)),
-        ) {
-            (Ok(held), Ok(named)) => (held.st_ino, held.st_dev) == (named.st_ino, named.st_dev),
-            _ => false,
-        }
+    fn is_current(&self, current: &Current) -> bool {
+        let Ok(named) = stat(self.directory.join(CURRENT)) else {
+            return false;
+        };
+        current.id() == Some((named.st_ino, named.st_dev))
     }
 
     /// Makes room for a new current file, where `full` still is the current one.
-    fn rotate(&self, full: &OwnedFd) -> io::Result<()> {
+    fn rotate(&self, full: &Current) -> io::Result<()> {
         let directory = self.directory.open()?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
