@@ -201,8 +201,8 @@ impl Account<'_> {
         }
     }
 
-    /// What the counters say now: OOM kills, and what was used. `None` where they are gone.
-    fn account(&self, running: &Running, known: &Known) -> Option<(Option<Oom>, Usage)> {
+    /// What the counters say of OOM kills now, and the session's memory.events. `None` where they are gone.
+    fn account(&self, running: &Running, known: &Known) -> Option<(Option<Oom>, Keyed)> {
         let (group, path) = running.group.as_ref()?;
         let after = measure::moment(self.tree?, group, path, self.namespaced).ok()?;
         let evidence = Evidence {
@@ -215,7 +215,7 @@ impl Account<'_> {
             survived: known.survived,
         };
         let oom = verdict::oom(&running.before, &after, &evidence);
-        Some((oom, measure::usage(group, Some(after.events), wall(running))))
+        Some((oom, after.events))
     }
 
     /// The end of a command that entered somebody else's session: that goes on, or is put away by whoever is in charge.
@@ -317,9 +317,11 @@ impl Account<'_> {
         let lagging = Instant::now();
         loop {
             note_victims(running, known);
-            if let Some((oom, usage)) = self.account(running, known) {
+            if let Some((oom, events)) = self.account(running, known)
+                && let Some((group, _)) = &running.group
+            {
                 ended.oom = oom;
-                ended.usage = usage;
+                ended.usage = measure::usage(group, Some(events), wall(running));
             }
             let unseen = ended.oom.as_ref().is_some_and(|o| o.unseen > 0);
             if !unseen || running.log.is_none() || lagging.elapsed() > LOG_LAG {
