@@ -121,8 +121,16 @@ fn record_apply(work: &Work<'_>, args: &ApplyArgs, place: &Place) {
     }
 }
 
+/// The same after changes that were not those of a role. Where nothing is on record there is nothing to be put right: who takes
+/// everything away makes no directory for that.
+pub fn record_changes(store: &Store, changes: usize) {
+    if changes > 0 && store.directory().path().exists() {
+        record(store, None, Applied::of(changes));
+    }
+}
+
 /// Puts on record that cgmgr itself has changed the slices: it was not somebody else.
-pub fn record(store: &Store, role: Option<&str>, applied: Applied) {
+fn record(store: &Store, role: Option<&str>, applied: Applied) {
     if let Err(error) = of_machine(store, role, Fact::Applied(applied)) {
         context::warn(format_args!("what was changed cannot be recorded: {error}"));
     }

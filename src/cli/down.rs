@@ -1,6 +1,6 @@
 //! `down`: takes away exactly what cgmgr made.
 
-use super::apply::{carry_out, look, plan_json, print_plan, record, refused};
+use super::apply::{carry_out, look, plan_json, print_plan, record_changes, refused};
 use super::args::{DownArgs, Global};
 use super::context::{self, CommandError, Outcome, print_json, warn_notice};
 use crate::backend::slices;
@@ -9,7 +9,6 @@ use crate::kernel::{Tree, base};
 use crate::plan::Plan;
 use crate::plan::apply::drop_in_path;
 use crate::plan::down::plan as plan_down;
-use crate::record::Applied;
 use crate::session::launch::Place;
 use crate::session::protect::take_back_slice_of_user;
 use serde_json::json;
@@ -44,8 +43,8 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
         plan.warnings.iter().for_each(warn_notice);
     }
     carry_out(&plan.steps, &place, tree)?;
-    if let (Some(store), false) = (&place.store, plan.steps.is_empty()) {
-        record(store, None, Applied::of(plan.steps.len()));
+    if let Some(store) = &place.store {
+        record_changes(store, plan.steps.len());
     }
     if base.slices_are_systemds() && !base.is_users() {
         for slice in [&base.agent, &base.workloads] {

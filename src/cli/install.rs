@@ -1,6 +1,6 @@
 //! `cgmgr install`, `cgmgr uninstall` and `cgmgr anchor`: cgmgr's units on a systemd machine.
 
-use super::apply::record;
+use super::apply::record_changes;
 use super::args::{AnchorArgs, Global, InstallArgs, UninstallArgs};
 use super::context::{self, CommandError, Outcome, print_json};
 use super::records::store;
@@ -16,7 +16,6 @@ use crate::path::GroupPath;
 use crate::plan::apply::drop_in_path;
 use crate::plan::drop_in;
 use crate::plan::state::Survey;
-use crate::record::Applied;
 use crate::role::Overrides;
 use crate::systemd::{BusError, Manager, Systemd};
 use crate::text::escape;
@@ -150,7 +149,7 @@ pub fn install(args: &InstallArgs, global: &Global) -> Outcome {
     }
     match start(&site, &changes) {
         Ok(started) => {
-            record_changes(&site, &changes);
+            changed(&site, &changes);
             let later = to_restart(&site, &protected);
             report(&changes, "", Some(started), &later, args.json)
         }
@@ -577,14 +576,14 @@ pub fn uninstall(args: &UninstallArgs) -> Outcome {
     } else {
         Vec::new()
     };
-    record_changes(&site, &changes);
+    changed(&site, &changes);
     report_removed(&changes, &later, args)
 }
 
 /// Puts on record that the slices may have changed, by cgmgr itself.
-fn record_changes(site: &Site, changes: &[Change]) {
-    if let (Manager::System, false, Ok(store)) = (site.manager, changes.is_empty(), store()) {
-        record(&store, None, Applied::of(changes.len()));
+fn changed(site: &Site, changes: &[Change]) {
+    if let (Manager::System, Ok(store)) = (site.manager, store()) {
+        record_changes(&store, changes.len());
     }
 }
 
