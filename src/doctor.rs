@@ -694,7 +694,6 @@ mod tests {
                 systemd_version: None,
                 euid: 0,
                 hierarchy: Hierarchy::Unified(mount()),
-                own: None,
                 base: Ok(Base::below(BaseKind::Root, GroupPath::root(), controllers)),
                 disks: Some(vec![disk(Some(true))]),
             },

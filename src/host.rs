@@ -393,8 +393,6 @@ pub struct Host {
     pub euid: u32,
     /// How cgroups are set up.
     pub hierarchy: Hierarchy,
-    /// The group that this process was in when it was looked.
-    pub own: Option<GroupPath>,
     /// Where cgmgr's hierarchy stands.
     pub base: Result<Base, NoBase>,
     /// Its disks; `None` where nobody looked, for only a declared `io_weight` makes them matter.

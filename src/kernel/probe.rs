@@ -30,7 +30,6 @@ fn look(base: impl Fn(&Hierarchy, bool, Option<&GroupPath>) -> Result<Base, NoBa
         systemd_version: None,
         euid: rustix::process::geteuid().as_raw(),
         hierarchy,
-        own,
         base,
         disks: None,
     }

@@ -12,10 +12,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// What was looked at so short ago is not looked at again.
-const LATELY: Duration = Duration::from_secs(1);
 
 /// A sweep is due after this many launches at the earliest.
 const SWEEP_AT_LEAST: usize = 16;
@@ -32,8 +28,6 @@ pub struct Place {
     pub registry: Registry,
     /// Where records are put; none where nothing says where a user's home is.
     pub store: Option<Arc<Store>>,
-    /// When that was looked at.
-    opened: Instant,
     /// Launches until it is time to sweep again.
     sweep_in: AtomicUsize,
     /// Control files that groups of sessions are known to have.
@@ -68,7 +62,6 @@ impl Place {
             tree,
             registry,
             store: Directory::of_caller().map(|directory| Arc::new(Store::new(directory))),
-            opened: Instant::now(),
             sweep_in: AtomicUsize::new(0),
             files: Mutex::default(),
         })
@@ -140,14 +133,6 @@ impl Place {
     pub fn own_group(&self) -> Option<GroupPath> {
         self.base()?;
         GroupPath::new(&process::own_group()?)
-    }
-
-    /// The same, or what it was less than a second ago.
-    pub(super) fn own_group_lately(&self) -> Option<GroupPath> {
-        match self.opened.elapsed() < LATELY {
-            true => self.base().and(self.host.own.clone()),
-            false => self.own_group(),
-        }
     }
 
     /// The session that the caller itself is in.

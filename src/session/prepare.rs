@@ -119,7 +119,7 @@ pub(super) fn prepare<'a>(
     request: &Request<'_>,
     place: &'a Place,
 ) -> Result<(Prepared<'a>, Child), LaunchError> {
-    let own = place.own_group_lately();
+    let own = place.own_group();
     let nested = own.as_ref().and_then(|own| place.session_of(own));
     let mut told = Vec::new();
     let priorities = child::priorities(request.settings, &mut told);

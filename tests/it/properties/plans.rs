@@ -118,7 +118,6 @@ impl Scene {
             systemd: false,
             euid: 0,
             hierarchy: Hierarchy::Unified(mount),
-            own: None,
             base: Ok(base.clone()),
             disks: None,
         };
