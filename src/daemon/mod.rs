@@ -23,7 +23,7 @@ use crate::kernel::kmsg::{KernelLog, OomLog};
 use crate::kernel::survey;
 use crate::path::GroupPath;
 use crate::record::fold::Told;
-use crate::record::{Fact, Record};
+use crate::record::{Applied, Fact, Record};
 use crate::role::Events;
 use crate::session::applied;
 use crate::session::place::Place;
@@ -128,8 +128,7 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
     if let Some(mark) = tail.mark() {
         only.set_mark(&mark).map_err(of_store)?;
     }
-    let told = told(&store).map_err(of_store)?;
-    let made = applied::last(&store).map_err(of_store)?;
+    let (told, made) = told(&store).map_err(of_store)?;
     let most = more_descriptors();
     let mut daemon = Daemon::new(place, store, (tail, only), events, told, most).map_err(|errno| {
         CannotRun::new(
@@ -157,10 +156,12 @@ fn said(told: std::io::Result<bool>) {
     }
 }
 
-/// What records tell of already, by session; of one that is over nothing more will be told.
-fn told(store: &Store) -> std::io::Result<BTreeMap<String, Told>> {
+/// What records tell of already, by session, of one that is over nothing more will be told; and what cgmgr last made of the slices.
+fn told(store: &Store) -> std::io::Result<(BTreeMap<String, Told>, Option<Applied>)> {
     let mut told: BTreeMap<String, Told> = BTreeMap::new();
+    let (mut made, booted) = (None, applied::booted_usec());
     for record in store.read()? {
+        made = applied::of_record(&record, booted).cloned().or(made);
         match (record.id, &record.fact) {
             (Some(id), Fact::Exited(_)) => {
                 told.remove(&id);
@@ -169,7 +170,7 @@ fn told(store: &Store) -> std::io::Result<BTreeMap<String, Told>> {
             (None, _) => {}
         }
     }
-    Ok(told)
+    Ok((told, made))
 }
 
 /// As many as this process may have: a session takes four. Returns the last one that is to be taken for one: to read a file
@@ -411,13 +412,12 @@ impl<'a> Daemon<'a> {
     /// What was recorded since the last time.
     fn hear(&mut self) {
         let lines = self.tail.lines();
+        let booted = applied::booted_usec();
         for line in &lines {
             let Some(record) = Record::from_text(line) else {
                 continue;
             };
-            if let Fact::Applied(applied) = &record.fact
-                && record.time_usec >= applied::booted_usec()
-            {
+            if let Some(applied) = applied::of_record(&record, booted) {
                 self.drift.hear(applied);
             }
             let id = record.id.as_deref().unwrap_or_default();

@@ -25,16 +25,15 @@ pub fn knobs(base: &Base) -> impl Iterator<Item = (&'static Knob, &'static str, 
 /// What the control files of the slices hold, the first line of each, by knob. What is not there, or not to be read, is left
 /// out.
 pub fn limits(tree: &Tree, base: &Base) -> BTreeMap<String, String> {
+    let groups = [&base.agent, &base.workloads].map(|slice| (slice, tree.find(slice).ok().flatten()));
+    let text = |(knob, file, slice): (&'static Knob, &str, &GroupPath)| {
+        let (_, group) = groups.iter().find(|(of, _)| *of == slice)?;
+        let text = group.as_ref()?.get(file).ok()??;
+        Some((knob.key.to_owned(), text.lines().next()?.to_owned()))
+    };
     let mut limits = BTreeMap::new();
-    for (knob, file, slice) in knobs(base) {
-        let text = tree
-            .find(slice)
-            .ok()
-            .flatten()
-            .and_then(|group| group.get(file).ok().flatten());
-        if let Some(line) = text.as_deref().and_then(|text| text.lines().next()) {
-            limits.insert(knob.key.to_owned(), line.to_owned());
-        }
+    for (key, line) in knobs(base).filter_map(text) {
+        limits.insert(key, line);
     }
     limits
 }
@@ -50,13 +49,19 @@ pub fn last(store: &Store) -> io::Result<Option<Applied>> {
 
 /// The same of these records, the oldest first.
 pub fn of_records(records: impl Iterator<Item = Record>, booted_usec: u64) -> Option<Applied> {
-    records
-        .filter(|record| record.time_usec >= booted_usec)
-        .filter_map(|record| match record.fact {
-            Fact::Applied(applied) => Some(applied),
-            _ => None,
-        })
-        .last()
+    let mut last = None;
+    for record in records {
+        last = of_record(&record, booted_usec).cloned().or(last);
+    }
+    last
+}
+
+/// The change that a record tells of, where it was made since then.
+pub fn of_record(record: &Record, booted_usec: u64) -> Option<&Applied> {
+    match &record.fact {
+        Fact::Applied(applied) if record.time_usec >= booted_usec => Some(applied),
+        _ => None,
+    }
 }
 
 /// When the machine was booted, in microseconds since 1970, by the clock as it is set now.
