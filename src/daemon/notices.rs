@@ -51,7 +51,8 @@ impl<'a> Notices<'a> {
             // Where somebody is in charge, that one says it there.
             terminals: who.map(|who| who.processes).unwrap_or_default(),
         };
-        match sys::fork() {
+        // Without the right to be the daemon: the next one is not to wait for a program that hangs.
+        match sys::fork_apart() {
             Err(errno) => tracing::warn!("nobody can be told of {}: {errno}", record.fact.name()),
             Ok(Some(_)) => {}
             Ok(None) => {

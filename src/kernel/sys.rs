@@ -638,6 +638,17 @@ pub fn fork() -> Result<Option<i32>, Errno> {
     }
 }
 
+/// As [`fork`], where the child has the standard three descriptors only: what the parent has locked (flock(2)) is not to stay
+/// locked after it. What owns a descriptor in the child must not be used there, and [`leave`] ends it without dropping any.
+pub fn fork_apart() -> Result<Option<i32>, Errno> {
+    let child = fork()?;
+    if child.is_none() {
+        // SAFETY: close_range(2) takes no pointer; nothing here uses what it closes, and the caller does not, as told above.
+        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+    }
+    Ok(child)
+}
+
 /// Ends a process that was made by [`fork`], without running what the other one has to run at its end.
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.

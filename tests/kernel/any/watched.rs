@@ -353,7 +353,10 @@ fn a_session_that_nobody_attends_is_put_away_when_it_is_over() {
 fn people_are_told_once_however_often_the_daemon_is_killed_and_not_where_the_role_wants_it_quiet() {
     let records = Records::new();
     let told = records.lab.path("told");
-    let tell = records.lab.file("tell", &format!("#!/bin/sh\ncat >> {told}\n"));
+    // It goes on after it has told, as one may that hangs: no later daemon has to wait for that.
+    let tell = records
+        .lab
+        .file("tell", &format!("#!/bin/sh\ncat >> {told}\nsleep 5\n"));
     std::fs::set_permissions(&tell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
     let policy = records
         .lab
@@ -370,6 +373,13 @@ fn people_are_told_once_however_often_the_daemon_is_killed_and_not_where_the_rol
     };
     let text = "[runtime.limits]\nmemory_max = \"16 MiB\"\n[runtime.limits.oom]\nnotify = false\n";
     let quiet = records.lab.file("quiet.role.toml", text);
+    // A daemon that is killed before it keeps how far it came has the next one tell of it again.
+    let is_kept = || {
+        let mark = std::fs::read_to_string(format!("{}/daemon.lock", records.state)).unwrap_or_default();
+        let offset = mark.split_whitespace().nth(1).and_then(|text| text.parse().ok());
+        let recorded = std::fs::metadata(format!("{}/records.jsonl", records.state)).expect("records");
+        offset == Some(recorded.len())
+    };
     let hungry = |name: &str| {
         records
             .run(&["--name", name, "--memory-max", "16MiB"], &["hog", "40"])
@@ -381,6 +391,7 @@ fn people_are_told_once_however_often_the_daemon_is_killed_and_not_where_the_rol
     is_watched(&records, &held);
     hungry("first");
     until("the operator's program is told", || names() == ["first"]);
+    until("that is kept", is_kept);
     daemon.kill();
     // Nobody is there to tell of these.
     records
@@ -390,6 +401,7 @@ fn people_are_told_once_however_often_the_daemon_is_killed_and_not_where_the_rol
     assert_eq!(names(), ["first"]);
     let daemon = start();
     until("it is told by the next one", || names() == ["first", "second"]);
+    until("that is kept", is_kept);
     daemon.kill();
     let daemon = start();
     hungry("third");
