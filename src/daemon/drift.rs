@@ -1,11 +1,11 @@
 //! Limits of the two slices that are not what cgmgr has made them.
 
+use super::differences::Differences;
 use crate::host::Base;
 use crate::kernel::Tree;
 use crate::record::{Applied, Drift, Fact};
 use crate::session::applied::{knobs, limits};
 use std::collections::BTreeMap;
-use std::mem;
 
 /// The limits of the slices, and what was told of them.
 #[derive(Debug, Default)]
@@ -14,24 +14,20 @@ pub(super) struct SliceDrift {
     made: BTreeMap<String, String>,
     /// Which group each slice was: one that was made anew has other limits.
     groups: BTreeMap<String, u64>,
-    /// What was told, by knob: the value that was found.
-    told: BTreeMap<String, String>,
-    /// What the last look found: cgmgr may have been about to record it.
-    suspects: BTreeMap<String, String>,
+    differences: Differences,
 }
 
 impl SliceDrift {
     /// cgmgr itself has changed them, as a record says.
     pub(super) fn hear(&mut self, applied: &Applied) {
         self.made.clone_from(&applied.limits);
-        self.told.clear();
-        self.suspects.clear();
+        self.differences.forget();
     }
 
     /// Compares them. What differs at two looks is told, and set back where `repair` says so and it is not systemd's to write.
     pub(super) fn look(&mut self, tree: &Tree, base: &Base, repair: bool) -> Vec<Fact> {
         let found = limits(tree, base);
-        let suspects = mem::take(&mut self.suspects);
+        self.differences.look();
         let mut facts = Vec::new();
         self.forget_groups_of_before(tree, base);
         for (knob, file, slice) in knobs(base) {
@@ -42,14 +38,10 @@ impl SliceDrift {
                 continue;
             };
             if made == found {
-                self.told.remove(key);
+                self.differences.is_right(key);
                 continue;
             }
-            if self.told.get(key) == Some(found) {
-                continue;
-            }
-            if suspects.get(key) != Some(found) {
-                self.suspects.insert(key.to_owned(), found.clone());
+            if !self.differences.is_news(key, found) {
                 continue;
             }
             let write = || {
@@ -58,7 +50,7 @@ impl SliceDrift {
             };
             let repaired = repair && !base.slices_are_systemds() && write();
             if !repaired {
-                self.told.insert(key.to_owned(), found.clone());
+                self.differences.was_told(key, found.clone());
             }
             facts.push(Fact::Drifted(Drift {
                 group: slice.to_string(),
@@ -78,7 +70,7 @@ impl SliceDrift {
             if self.groups.insert(name, id).is_some_and(|before| before != id) {
                 for (knob, ..) in knobs(base).filter(|(_, _, of)| *of == slice) {
                     self.made.remove(knob.key);
-                    self.told.remove(knob.key);
+                    self.differences.is_right(knob.key);
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! that SIGKILL could lose: counters are the kernel's, what was told of them is in the store, and a daemon that starts
 //! again reads both and tells the difference.
 
+mod differences;
 mod drift;
 mod ends;
 mod finding;

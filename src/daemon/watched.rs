@@ -1,5 +1,6 @@
 //! One session that is watched.
 
+use super::differences::Differences;
 use super::finding::Finding;
 use crate::kernel::sample::Fields;
 use crate::kernel::sampler::Sampler;
@@ -83,10 +84,8 @@ pub(super) struct Watched {
     looked: Duration,
     /// It was looked at before: what is new since then has happened before this daemon's eyes.
     pub(super) was_seen: bool,
-    /// What was told of drift, by knob: the value that was found.
-    drift: BTreeMap<String, String>,
-    /// What the last look found that is neither told nor what was set: `cgmgr set` may have been about to write it down.
-    suspects: BTreeMap<String, String>,
+    /// Limits that are not what they were set to, by knob.
+    drift: Differences,
 }
 
 impl Watched {
@@ -123,8 +122,7 @@ impl Watched {
             is_polled: false,
             looked: Duration::ZERO,
             was_seen: false,
-            drift: BTreeMap::new(),
-            suspects: BTreeMap::new(),
+            drift: Differences::default(),
         })
     }
 
@@ -167,7 +165,7 @@ impl Watched {
 
     /// Whether its limits may be others than at the last look.
     pub(super) fn is_to_compare(&self) -> bool {
-        self.is_to_compare || self.writes.is_empty() || !self.suspects.is_empty()
+        self.is_to_compare || self.writes.is_empty() || self.drift.are_open()
     }
 
     fn polled(&mut self, errno: Errno) -> Result<(), Errno> {
@@ -279,8 +277,7 @@ impl Watched {
         stall.error = done.err();
         if stall.error.is_none() && stall.action == StallAction::Lift {
             // What cgmgr did itself is no drift.
-            self.drift
-                .insert(KnobId::MemoryHigh.knob().key.into(), "max".into());
+            self.drift.was_told(KnobId::MemoryHigh.knob().key, "max".into());
         }
         self.records.write(Fact::Stalled(stall));
     }
@@ -294,7 +291,7 @@ impl Watched {
         };
         let page_size = sys::page_size() as u64;
         let mut facts = Vec::new();
-        let suspects = std::mem::take(&mut self.suspects);
+        self.drift.look();
         for (key, declared) in &identity.limits {
             let Some(knob) = KnobId::from_key(key).map(KnobId::knob) else {
                 continue;
@@ -310,19 +307,15 @@ impl Watched {
             let on_scope = group.is_on_scope(file);
             let rounded = || unit::rounded(declared, unit::ROUNDS).as_deref() == Some(&*found);
             if !is_value(declared) || same(knob, declared, &found, page_size) || (on_scope && rounded()) {
-                self.drift.remove(key);
+                self.drift.is_right(key);
                 continue;
             }
-            if self.drift.get(key) == Some(&found) {
-                continue;
-            }
-            if suspects.get(key) != Some(&found) {
-                self.suspects.insert(key.clone(), found);
+            if !self.drift.is_news(key, &found) {
                 continue;
             }
             let repaired = repair && !on_scope && group.write(file, declared).is_ok();
             if !repaired {
-                self.drift.insert(key.clone(), found.clone());
+                self.drift.was_told(key, found.clone());
             }
             facts.push(Fact::Drifted(Drift {
                 group: group.path().to_owned(),
