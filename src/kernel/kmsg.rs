@@ -5,7 +5,7 @@
 //! otherwise it is not known.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,12 @@ fn parse_incident(message: &str) -> Option<Incident> {
 #[derive(Debug)]
 pub struct KernelLog {
     fd: OwnedFd,
+}
+
+impl AsFd for KernelLog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl KernelLog {

@@ -3,6 +3,7 @@
 //! Who waits for the command and for the session's other processes, and how, is somebody else's business: the command
 //! line's supervisor reaps every child, a program that embeds cgmgr only the command that it started.
 
+use super::at_limit::AtLimit;
 use super::end;
 use super::launch::Running;
 use super::looks::Looks;
@@ -87,6 +88,7 @@ pub struct Known {
     /// OOM kills in the group before the command started.
     kills_before: u64,
     looks: Looks,
+    limit: AtLimit,
 }
 
 impl Known {
@@ -105,6 +107,11 @@ impl Known {
         let mut fds = vec![PollFd::new(waker, PollFlags::POLLIN)];
         if let Some(events) = &self.events {
             fds.push(PollFd::new(events.as_fd(), PollFlags::POLLPRI));
+        }
+        if self.limit.is_now(running.since.elapsed())
+            && let Some(log) = &running.log
+        {
+            fds.push(PollFd::new(log.as_fd(), PollFlags::POLLIN));
         }
         let timeout = self.looks.next().map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_sub(running.since.elapsed()) + Duration::from_millis(1);
@@ -146,8 +153,12 @@ pub struct Account<'a> {
 impl Account<'_> {
     /// Looks for OOM kills while the command runs, and tells of one that the session lives on after.
     pub fn look_on(&self, running: &mut Running, known: &mut Known, on_oom: &mut dyn FnMut(&Oom)) {
-        let kills = known.kills().unwrap_or(0);
-        if known.looks.notice(kills, running.since.elapsed()) {
+        let counted = known.counted().unwrap_or_default();
+        let kills = known.kills_in(&counted).unwrap_or(0);
+        let now = running.since.elapsed();
+        known.limit.notice(counted.get("max").unwrap_or(0), now);
+        // What wakes has to be read: all that was said meanwhile.
+        if known.looks.notice(kills, now) || known.limit.is_now(now) {
             note_victims(running, known);
         }
         if running.records.is_news(kills) {

@@ -8,6 +8,7 @@ pub mod account;
 pub mod adopt;
 pub mod allowance;
 pub mod applied;
+mod at_limit;
 mod child;
 pub mod command;
 pub mod end;
