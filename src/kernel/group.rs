@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 pub type Result<T> = std::result::Result<T, KernelError>;
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const LOCAL_EVENTS: &str = "memory.events.local";
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// The mounted unified hierarchy.
@@ -72,6 +73,24 @@ impl Tree {
         fs::statat(&self.dir, relative, AtFlags::SYMLINK_NOFOLLOW)
             .map(|s| s.st_ino)
             .map_err(|e| KernelError::new(Doing::OpenGroup, self.display(group), e))
+    }
+
+    /// `memory.events.local` of `group`, which is not opened for it. `None` where there is no such file or group.
+    pub fn local_events(&self, group: &GroupPath) -> Result<Option<Keyed>> {
+        let file = match group.relative() {
+            "" => LOCAL_EVENTS.to_owned(),
+            relative => format!("{relative}/{LOCAL_EVENTS}"),
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let text = fs::openat2(&self.dir, &*file, flags, Mode::empty(), BENEATH)
+            .and_then(|file| read_record(file.as_fd()));
+        match text {
+            Ok(text) => Ok(Some(Keyed::parse(&text))),
+            Err(errno) => {
+                let error = KernelError::new(Doing::Read, format!("{}/{file}", self.mount), errno);
+                if error.is_gone() { Ok(None) } else { Err(error) }
+            }
+        }
     }
 
     /// Opens `group`, or `None` where there is none.
@@ -199,18 +218,22 @@ impl Group {
     /// `memory.events.local` of this group, with that of the scope around it: `oom` rises where the limit is, `oom_kill`
     /// where the victim was. `None` where there is no such file.
     pub fn local_events(&self) -> Result<Option<Keyed>> {
-        const FILE: &str = "memory.events.local";
-        let Some(own) = self.get(FILE)?.map(|text| Keyed::parse(&text)) else {
+        let Some(own) = self.get(LOCAL_EVENTS)?.map(|text| Keyed::parse(&text)) else {
             return Ok(None);
         };
         let Some(scope) = &self.limits else {
             return Ok(Some(own));
         };
-        let text = fs::openat(scope, FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|fd| read_record(fd.as_fd()));
+        let text = fs::openat(
+            scope,
+            LOCAL_EVENTS,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(|fd| read_record(fd.as_fd()));
         match text {
             Ok(text) => Ok(Some(own.plus(&Keyed::parse(&text)))),
-            Err(e) => Err(KernelError::new(Doing::Read, self.file(FILE), e)),
+            Err(e) => Err(KernelError::new(Doing::Read, self.file(LOCAL_EVENTS), e)),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! No safe crate offers `CLONE_INTO_CGROUP`. Between clone and exec only async-signal-safe calls are made: the parent
 //! may be a program with many threads, so the child must not allocate, lock or unwind. Everything it needs is laid out
-//! in a [`Child`] beforehand, and what goes wrong is told to the parent through a close-on-exec pipe.
+//! in a [`Child`] beforehand, and what goes wrong is told to the parent through a close-on-exec pipe, or in the memory of it
+//! that the child borrows.
 #![allow(unsafe_code)]
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -193,6 +194,44 @@ pub struct Spawned {
 }
 
 const REPORT_SIZE: usize = 16;
+
+/// A refusal as the new process tells it.
+type Message = [u8; REPORT_SIZE];
+
+/// Where the new process tells what was refused.
+#[derive(Clone, Copy)]
+enum Report {
+    /// Into a pipe, which execve closes.
+    Pipe(RawFd),
+    /// Into the memory that it borrows.
+    Memory(*mut Messages),
+}
+
+/// What a process that borrows its parent's memory has told. More than one of each stage there is not, but of two.
+#[derive(Default)]
+struct Messages {
+    all: [Message; 16],
+    count: usize,
+}
+
+impl Report {
+    fn give(self, message: &Message) {
+        match self {
+            // SAFETY: the buffer is valid for its length. A failed write cannot be told to anybody.
+            Self::Pipe(fd) => unsafe {
+                libc::write(fd, message.as_ptr().cast(), message.len());
+            },
+            // SAFETY: `borrow` passes a pointer to its own Messages, and does not go on before this process has execed or ended.
+            Self::Memory(messages) => unsafe {
+                let messages = &mut *messages;
+                if let Some(free) = messages.all.get_mut(messages.count) {
+                    *free = *message;
+                    messages.count += 1;
+                }
+            },
+        }
+    }
+}
 
 /// linux/sched.h. The constant in the libc crate is an `i32` and has overflowed to 0: with it the kernel would start
 /// the process outside its group and report success.
@@ -449,7 +488,7 @@ fn borrow(
     pointers: &Pointers,
     group: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Spawned>, Errno> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let mut told = Messages::default();
     let mut stack = Vec::<u128>::with_capacity(BORROWERS_STACK / size_of::<u128>());
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid clone_args.
@@ -473,14 +512,13 @@ fn borrow(
         let borrower = Borrower {
             child,
             pointers,
-            report: writer.as_raw_fd(),
+            report: Report::Memory(ptr::from_mut(&mut told)),
             mask,
         };
         let pid = clone3_and_call(&args, Borrower::begin, ptr::from_ref(&borrower).cast());
         libc::sigprocmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
         pid
     };
-    drop(writer);
     let pid = match pid {
         0.. => pid as i32,
         _ => match Errno::from_raw_os_error(-pid as i32) {
@@ -490,7 +528,7 @@ fn borrow(
     };
     // SAFETY: CLONE_PIDFD made the kernel store a new descriptor there, which nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let refusals = read_refusals(&reader);
+    let refusals: Vec<Refusal> = told.all[..told.count].iter().filter_map(refusal).collect();
     let did_not_fit = |r: &Refusal| r.stage == Stage::Exec && r.errno == Errno::NOMEM;
     if refusals.last().is_some_and(did_not_fit) {
         let _ = rustix::process::waitid(
@@ -513,7 +551,7 @@ const BORROWERS_STACK: usize = 64 << 10;
 struct Borrower<'a> {
     child: &'a Child,
     pointers: &'a Pointers,
-    report: RawFd,
+    report: Report,
     /// The caller's signal mask.
     mask: libc::sigset_t,
 }
@@ -622,7 +660,7 @@ pub fn replace(child: &Child) -> Vec<Refusal> {
     let Ok((reader, writer)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else {
         return Vec::new();
     };
-    prepare_and_exec(child, &pointers, writer.as_raw_fd(), None, None);
+    prepare_and_exec(child, &pointers, Report::Pipe(writer.as_raw_fd()), None, None);
     drop(writer);
     read_refusals(&reader)
 }
@@ -882,7 +920,7 @@ impl Pointers {
 }
 
 fn become_command(child: &Child, pointers: &Pointers, report: RawFd, procs: Option<RawFd>) -> ! {
-    prepare_and_exec(child, pointers, report, procs, None);
+    prepare_and_exec(child, pointers, Report::Pipe(report), procs, None);
     // SAFETY: _exit ends this copy of the process without running anything of the parent's.
     unsafe { libc::_exit(125) }
 }
@@ -892,7 +930,7 @@ fn become_command(child: &Child, pointers: &Pointers, report: RawFd, procs: Opti
 fn prepare_and_exec(
     child: &Child,
     pointers: &Pointers,
-    report: RawFd,
+    report: Report,
     procs: Option<RawFd>,
     mask: Option<&libc::sigset_t>,
 ) {
@@ -908,8 +946,7 @@ fn prepare_and_exec(
         message[1] = u8::from(fatal);
         message[4..8].copy_from_slice(&errno.raw_os_error().to_ne_bytes());
         message[8..16].copy_from_slice(&value.to_ne_bytes());
-        // SAFETY: the buffer is valid for its length. A failed write cannot be told to anybody.
-        unsafe { libc::write(report, message.as_ptr().cast(), message.len()) };
+        report.give(&message);
         fatal
     };
     if let Some(procs) = procs {
@@ -1132,20 +1169,20 @@ fn read_refusals(reader: &OwnedFd) -> Vec<Refusal> {
         }
         if filled == REPORT_SIZE {
             filled = 0;
-            let field = |range: std::ops::Range<usize>| {
-                i32::from_ne_bytes(message[range].try_into().unwrap_or_default())
-            };
-            let Some(stage) = STAGES.get(usize::from(message[0])) else {
-                continue;
-            };
-            refusals.push(Refusal {
-                stage: *stage,
-                errno: Errno::from_raw_os_error(field(4..8)),
-                value: i64::from_ne_bytes(message[8..16].try_into().unwrap_or_default()),
-                fatal: message[1] != 0,
-            });
+            refusals.extend(refusal(&message));
         }
     }
+}
+
+/// What a message says.
+fn refusal(message: &Message) -> Option<Refusal> {
+    let field = |range: std::ops::Range<usize>| message[range].try_into().unwrap_or_default();
+    Some(Refusal {
+        stage: *STAGES.get(usize::from(message[0]))?,
+        errno: Errno::from_raw_os_error(i32::from_ne_bytes(field(4..8))),
+        value: i64::from_ne_bytes(message[8..16].try_into().unwrap_or_default()),
+        fatal: message[1] != 0,
+    })
 }
 
 #[cfg(test)]

@@ -253,8 +253,9 @@ impl Account<'_> {
             empty = group.is_empty_within(Duration::ZERO).unwrap_or(false);
         }
         (self.reap)(known);
-        let oomd = group.attribute("user.oomd_kill");
-        known.oomd = oomd.is_some_and(|v| !matches!(v.trim(), "" | "0"));
+        // systemd-oomd kills all that is in a group: whoever ended well was not there any more.
+        let asked = (ended.exit != Exit::Code(0)).then(|| group.attribute("user.oomd_kill"));
+        known.oomd = asked.flatten().is_some_and(|v| !matches!(v.trim(), "" | "0"));
         let counted = known.counted();
         let kills = counted.as_ref().and_then(|counted| known.kills_in(counted));
         ended.oom_unknown = known.events.is_some() && kills.is_none();

@@ -31,20 +31,21 @@ pub struct Moment {
 ///
 /// The hierarchy's true root has no such counters and is left out; the root of a cgroup namespace (`namespaced`) has them.
 pub fn events_above(tree: &Tree, session: &GroupPath, namespaced: bool) -> Vec<Level> {
-    groups_above(tree, session, namespaced)
-        .filter_map(|(group, path)| events(&group, path).ok()?)
-        .collect()
+    let level = |group: GroupPath| {
+        Some(Level {
+            local: tree.local_events(&group).ok()??,
+            group,
+            max: None,
+        })
+    };
+    paths_above(session, namespaced).filter_map(level).collect()
 }
 
 fn above(tree: &Tree, session: &GroupPath, namespaced: bool) -> impl Iterator<Item = Level> {
-    groups_above(tree, session, namespaced).filter_map(|(group, path)| level(&group, path).ok()?)
+    paths_above(session, namespaced).filter_map(|path| level(&tree.group(&path).ok()?, path).ok()?)
 }
 
-fn groups_above(
-    tree: &Tree,
-    session: &GroupPath,
-    namespaced: bool,
-) -> impl Iterator<Item = (Group, GroupPath)> {
+fn paths_above(session: &GroupPath, namespaced: bool) -> impl Iterator<Item = GroupPath> {
     // The scope around a leaf is the session itself.
     let outermost = session.scope().unwrap_or_else(|| session.clone());
     outermost
@@ -53,25 +54,18 @@ fn groups_above(
         .collect::<Vec<_>>()
         .into_iter()
         .filter(move |path| namespaced || !path.is_root())
-        .filter_map(|path| Some((tree.group(&path).ok()?, path)))
 }
 
 /// `None` where the group does not count.
-fn events(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {
-    let level = |local: Keyed| Level {
-        group: path,
-        local,
-        max: None,
-    };
-    Ok(group.local_events()?.map(level))
-}
-
 fn level(group: &Group, path: GroupPath) -> Result<Option<Level>, KernelError> {
-    let Some(mut level) = events(group, path)? else {
+    let Some(local) = group.local_events()? else {
         return Ok(None);
     };
-    level.max = group.get("memory.max")?.and_then(|t| parse_limit(&t)).flatten();
-    Ok(Some(level))
+    Ok(Some(Level {
+        group: path,
+        local,
+        max: group.get("memory.max")?.and_then(|t| parse_limit(&t)).flatten(),
+    }))
 }
 
 /// Reads the session's counters and those above it (as [`events_above`] does).
