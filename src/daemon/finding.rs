@@ -127,6 +127,15 @@ impl Finding {
         inotify::add_watch(self.inotify.as_ref()?, tree.display(group), what).ok()
     }
 
+    /// These watches are not needed any more. The kernel keeps one of a group that was removed for as long as this process
+    /// lives (kernfs never says that a directory is gone for good), and each counts against fs.inotify.max_user_watches.
+    pub(super) fn forget_writes(&self, watches: &[i32]) {
+        let Some(inotify) = &self.inotify else { return };
+        for watch in watches {
+            let _ = inotify::remove_watch(inotify, *watch);
+        }
+    }
+
     /// The watches of those in which somebody wrote since the last time; `None` where it may be any.
     pub(super) fn take_written(&mut self) -> Option<Vec<i32>> {
         let written = std::mem::take(&mut self.written);

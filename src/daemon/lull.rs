@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const LULL: Duration = Duration::from_millis(100);
 /// So many times as long as the last look took, if that is longer: a look at very many sessions takes long.
 const OF_THE_LAST: u32 = 20;
+/// The longest: one look that took long, on a machine that was standing still, is not to make it deaf for minutes.
+const AT_MOST: Duration = Duration::from_secs(2);
 
 /// Descriptors of an epoll instance that are deaf for a while once one of them has told of something.
 #[derive(Debug, Default)]
@@ -35,7 +37,8 @@ impl Lull {
         sources: &[(BorrowedFd<'_>, u64)],
     ) -> Result<(), Errno> {
         if self.until.is_none() {
-            self.until = Some(now + LULL.max(self.took * OF_THE_LAST));
+            let lull = self.took.saturating_mul(OF_THE_LAST).clamp(LULL, AT_MOST);
+            self.until = Some(now + lull);
             listen(epoll, sources, EventFlags::empty())?;
         }
         Ok(())
@@ -115,8 +118,11 @@ mod tests {
         assert!(lull.is_over(now + LULL, &epoll, &sources).unwrap());
         assert_eq!((heard(&epoll), lull.until()), (1, None));
 
-        lull.took(LULL);
-        lull.begin(now, &epoll, &sources).unwrap();
-        assert_eq!(lull.until(), Some(now + LULL * OF_THE_LAST));
+        for (took, lasts) in [(LULL / 10, LULL * 2), (LULL * 300, AT_MOST)] {
+            lull.took(took);
+            lull.begin(now, &epoll, &sources).unwrap();
+            assert_eq!(lull.until(), Some(now + lasts));
+            assert!(lull.is_over(now + lasts, &epoll, &sources).unwrap());
+        }
     }
 }

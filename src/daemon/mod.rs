@@ -577,6 +577,7 @@ impl<'a> Daemon<'a> {
     fn forget(&mut self, session: u64) {
         if let Some(mut one) = self.watched.remove(&session) {
             one.flush();
+            self.finding.forget_writes(one.writes());
             self.paths.remove(one.path());
             // Its last records may still be on their way here.
             let who = one.who(self.place);
@@ -614,6 +615,9 @@ impl<'a> Daemon<'a> {
         self.looks += 1;
         if at_all || self.finding.is_blind() {
             self.find();
+        }
+        if at_all {
+            self.place.registry.sweep();
         }
         let written = self.finding.take_written();
         let repair = self.events.drift == crate::role::DriftAction::Repair;

@@ -99,6 +99,10 @@ impl Watched {
         let mut records = Records::resumed(place.store.clone(), &name, &group, &identity);
         let told = told.remove(records.id()).unwrap_or_default();
         records.know_of_kills(told.kills);
+        let mut drift = Differences::default();
+        if told.lifted {
+            lifted(&mut drift);
+        }
         let before = Moment {
             levels: match &place.tree {
                 Some(tree) => measure::events_above(tree, &path, place.is_namespaced()),
@@ -122,7 +126,7 @@ impl Watched {
             is_polled: false,
             looked: Duration::ZERO,
             was_seen: false,
-            drift: Differences::default(),
+            drift,
         })
     }
 
@@ -153,9 +157,23 @@ impl Watched {
 
     /// Has the kernel tell of what others write to its limits, which are those of the scope around it where it has one.
     pub(super) fn watch_writes(&mut self, finding: &Finding, tree: &Tree) {
-        let groups = [Some(self.path.clone()), self.path.scope()].into_iter().flatten();
-        let watches: Option<Vec<i32>> = groups.map(|group| finding.watch_writes(tree, &group)).collect();
-        self.writes = watches.unwrap_or_default();
+        let groups: Vec<GroupPath> = [Some(self.path.clone()), self.path.scope()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let watches = groups
+            .iter()
+            .filter_map(|group| finding.watch_writes(tree, group));
+        self.writes = watches.collect();
+        // One alone would tell of half of its limits.
+        if self.writes.len() < groups.len() {
+            finding.forget_writes(&std::mem::take(&mut self.writes));
+        }
+    }
+
+    /// The watches that tell of writes.
+    pub(super) fn writes(&self) -> &[i32] {
+        &self.writes
     }
 
     /// Somebody wrote where these watches are.
@@ -275,9 +293,8 @@ impl Watched {
             StallAction::Kill => group.kill().map_err(|e| e.to_string()),
         };
         stall.error = done.err();
-        if stall.error.is_none() && stall.action == StallAction::Lift {
-            // What cgmgr did itself is no drift.
-            self.drift.was_told(KnobId::MemoryHigh.knob().key, "max".into());
+        if stall.was_lifted() {
+            lifted(&mut self.drift);
         }
         self.records.write(Fact::Stalled(stall));
     }
@@ -337,6 +354,11 @@ impl Watched {
             self.records.write(fact);
         }
     }
+}
+
+/// memory.high was lifted: what cgmgr did itself is no drift.
+fn lifted(drift: &mut Differences) {
+    drift.was_told(KnobId::MemoryHigh.knob().key, "max".into());
 }
 
 /// Whether a declared text is one that a control file holds.

@@ -30,6 +30,8 @@ pub struct Told {
     pub kills: u64,
     /// What the last `frozen` said; `false` where there was none, for that is how a session begins.
     pub frozen: bool,
+    /// A `stalled` said that memory.high was lifted: that it is not what was declared is cgmgr's own doing.
+    pub lifted: bool,
 }
 
 impl Told {
@@ -41,6 +43,7 @@ impl Told {
             Fact::PidsHit(count) => self.pids = count.total,
             Fact::OomKill(oom) => self.kills = oom.total,
             Fact::Frozen(state) => self.frozen = state.frozen,
+            Fact::Stalled(stall) => self.lifted |= stall.was_lifted(),
             _ => {}
         }
     }

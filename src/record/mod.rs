@@ -136,6 +136,13 @@ pub struct Stall {
     pub error: Option<String>,
 }
 
+impl Stall {
+    /// Whether memory.high was lifted for it.
+    pub fn was_lifted(&self) -> bool {
+        self.action == StallAction::Lift && self.error.is_none()
+    }
+}
+
 /// Tasks that waited.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pressure {

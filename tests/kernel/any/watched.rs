@@ -203,6 +203,39 @@ fn a_limit_that_somebody_changed_is_set_back_where_the_policy_says_so() {
     drop(daemon);
 }
 
+#[test]
+fn a_limit_that_was_lifted_is_not_set_back_by_the_next_daemon() {
+    let records = Records::new();
+    let policy = records.lab.file("host.toml", "[events]\ndrift = \"repair\"\n");
+    let start = || records.daemon_where(&format!("export CGMGR_HOST_POLICY={policy}"));
+    let text =
+        "[runtime.limits]\nmemory_high = \"20 MiB\"\nmemory_max = \"150 MiB\"\npids = 9\nstall = \"lift\"\n";
+    let role = records.lab.file("lift.role.toml", text);
+    let daemon = start();
+    let script = format!("{} hog 60; read line; exit 0", payload());
+    let words = [
+        "run", "--name", "lifted", "--role", &role, "--", "sh", "-c", &script,
+    ];
+    let mut lifted = Live::of("lifted", &mut records.command(&words));
+    records.until_recorded("lifted", "stalled");
+    lifted.hear("hog ");
+    lifted.hear("survived");
+    daemon.kill();
+    let daemon = start();
+    // Another limit that differs is set back at the look that would set back this one.
+    let file = |name: &str| format!("{}/{name}", lifted.group());
+    write(&file("pids.max"), "500");
+    records.until_recorded("lifted", "drifted");
+    assert_eq!(
+        (read(&file("pids.max")), read(&file("memory.high"))),
+        ("9".into(), "max".into())
+    );
+    let drifted = records.of("lifted", "drifted");
+    assert!(drifted.iter().all(|one| one["knob"] == "pids"), "{drifted:?}");
+    lifted.end().expect(0);
+    drop(daemon);
+}
+
 /// A number below /proc/sys that is another one until this goes.
 struct Sysctl(&'static str, String);
 
@@ -347,6 +380,39 @@ fn a_session_that_nobody_attends_is_put_away_when_it_is_over() {
     let status = records.cgmgr(&["status", "--json"]).expect(0).json();
     assert!(status["workloads"]["dying_descendants"].is_u64(), "{status:#}");
     drop(daemon);
+}
+
+/// How many directories and files a process watches.
+fn watches(pid: u32) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a process") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).unwrap_or_default();
+        count += text.lines().filter(|line| line.starts_with("inotify ")).count();
+    }
+    count
+}
+
+#[test]
+fn nothing_is_kept_of_sessions_that_are_over() {
+    let records = Records::new();
+    let daemon = records.daemon();
+    // With the first session come the slices.
+    let mut first = live(&records, "first", &["--pids", "9"], &["hold"]);
+    first.hear("ready ");
+    is_watched(&records, &first);
+    let before = watches(daemon.pid());
+    let mut more: Vec<Live> = ["second", "third"]
+        .map(|name| live(&records, name, &["--pids", "9"], &["hold"]))
+        .into();
+    for one in &mut more {
+        one.hear("ready ");
+    }
+    until("each has a watch of its own", || {
+        watches(daemon.pid()) >= before + 2
+    });
+    more.into_iter().for_each(|one| drop(one.end().expect(0)));
+    until("their watches are gone", || watches(daemon.pid()) == before);
+    first.end().expect(0);
 }
 
 #[test]
