@@ -17,6 +17,7 @@ use crate::kernel::{Group, Tree, process};
 use crate::path::GroupPath;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use std::time::{Duration, Instant};
 
 /// How long the rest of a group may take to die after a kill of the whole group.
@@ -85,6 +86,8 @@ pub struct Known {
     oomd: bool,
     /// The group's memory.events, where it has them.
     events: Option<OwnedFd>,
+    /// They cannot be read any more: somebody removed the group. Such a file would wake for ever.
+    is_gone: bool,
     /// OOM kills in the group before the command started.
     kills_before: u64,
     looks: Looks,
@@ -105,7 +108,7 @@ impl Known {
     /// Waits until `waker` can be read, an OOM kill is counted, or [`Account::look_on`] is due whatever happens.
     pub fn sleep(&self, running: &Running, waker: BorrowedFd<'_>) {
         let mut fds = vec![PollFd::new(waker, PollFlags::POLLIN)];
-        if let Some(events) = &self.events {
+        if let Some(events) = self.events.as_ref().filter(|_| !self.is_gone) {
             fds.push(PollFd::new(events.as_fd(), PollFlags::POLLPRI));
         }
         if self.limit.is_now(running.since.elapsed())
@@ -121,14 +124,16 @@ impl Known {
     }
 
     /// OOM kills since the command started; `None` where the group does not count them, or is gone.
-    fn kills(&self) -> Option<u64> {
-        self.kills_in(&self.counted()?)
+    fn kills(&mut self) -> Option<u64> {
+        let counted = self.counted()?;
+        self.kills_in(&counted)
     }
 
     /// What the group's memory.events says. Reading at offset 0 also re-arms the notification of this very descriptor.
-    fn counted(&self) -> Option<Keyed> {
-        let text = read_record(self.events.as_ref()?.as_fd()).ok()?;
-        Some(Keyed::parse(&text))
+    fn counted(&mut self) -> Option<Keyed> {
+        let text = read_record(self.events.as_ref()?.as_fd());
+        self.is_gone |= matches!(text, Err(Errno::NODEV));
+        Some(Keyed::parse(&text.ok()?))
     }
 
     fn kills_in(&self, counted: &Keyed) -> Option<u64> {

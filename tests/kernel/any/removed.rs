@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::together::clear;
 use crate::cgmgr::{Done, Live, cgmgr, finish, report, run_payload, until};
-use crate::lab::{Lab, must, path_of, procs, write};
+use crate::lab::{Lab, must, path_of, procs, read, write};
 use crate::strangers::Elsewhere;
 
 fn signal(pid: i32, signal: &str) {
@@ -78,6 +78,14 @@ fn a_live_sessions_group_cannot_be_removed_and_goes_on() {
     live.end().expect(0);
 }
 
+/// What a process has used, in clock ticks (proc_pid_stat(5)).
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = read(&format!("/proc/{pid}/stat"));
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks = fields.split(' ').skip(11).take(2);
+    ticks.map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
 fn libc_ebusy() -> i32 {
     rustix::io::Errno::BUSY.raw_os_error()
 }
@@ -96,6 +104,12 @@ fn a_session_that_was_moved_out_of_its_group_ends_as_its_command_does() {
     }
     until("its group can be removed", || {
         fs::remove_dir(live.group()).is_ok()
+    });
+    // A file of a group that is gone can be read for ever, as poll(2) has it.
+    until("who waits for it rests", || {
+        let before = cpu_ticks(live.pid());
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        cpu_ticks(live.pid()) == before
     });
     let done = live.end().expect(0);
     done.says("its group was removed by somebody else");
