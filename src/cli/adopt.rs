@@ -33,9 +33,7 @@ pub fn adopt(args: &AdoptArgs, global: &Global) -> Outcome {
         say(&adopted.0)
     };
     let (Adopted { left, .. }, place) = adopted;
-    if let Some(tree) = &place.tree
-        && let Err(message) = linger(left, tree, &place.registry, None)
-    {
+    if let Err(message) = linger(left, &place, None) {
         context::warn(message);
     }
     said.map(|()| status)

@@ -373,8 +373,11 @@ fn put_away(
     if ended.left.is_empty() {
         return supervise::remove(tree, path);
     }
+    if let Some((group, _)) = &running.group {
+        running.records.catch_up(ended, group, ready.place.base());
+    }
     let left = Left::by(running, ended, told);
-    linger(left, tree, registry, Some(&signals.callers))
+    linger(left, &ready.place, Some(&signals.callers))
 }
 
 /// What the process that stays tells the one that returns.

@@ -687,6 +687,25 @@ pub fn fork_apart() -> Result<Option<i32>, Errno> {
     Ok(child)
 }
 
+/// Closes the descriptors that this process was started with, but for the standard three: what is opened here has close-on-exec
+/// set, and what has not was its caller's. A lock (flock(2)) is the caller's for as long as anybody has the descriptor, and
+/// a pipe does not end before.
+pub fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
+    for fd in numbers.filter(|fd| *fd > 2).collect::<Vec<_>>() {
+        // SAFETY: fcntl with integer arguments; what is closed nobody here owns.
+        unsafe {
+            let flags = libc::fcntl(fd, libc::F_GETFD);
+            if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
 /// Ends a process that was made by [`fork`], without running what the other one has to run at its end.
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.

@@ -21,6 +21,7 @@ use super::records::Records;
 use super::registry::Entry;
 use super::sweep::sweep;
 use crate::kernel::held::{self, Held};
+use crate::kernel::kmsg::KernelLog;
 use crate::kernel::sys::Identity;
 use crate::kernel::{Group, Tree, process};
 use crate::limits::{KnobId, Max, Settings, Value};
@@ -197,6 +198,7 @@ pub fn adopt(adoption: &Adoption<'_>, place: &Place) -> Result<Adopted, Vec<Laun
                 adoption.settings,
             ),
             ended: None,
+            log: KernelLog::open_at_end().ok(),
             group: Some((group, path.clone())),
             entry,
             status: None,

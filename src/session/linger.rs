@@ -2,17 +2,29 @@
 
 use super::account::Ended;
 use super::launch::Running;
-use super::measure;
+use super::onlooker::Scenery;
+use super::place::Place;
 use super::records::{self, Records};
-use super::registry::{Entry, Lock, Registry};
+use super::registry::{Entry, Lock};
 use super::supervise::remove;
 use super::verdict::{Exit, Oom};
 use crate::backend::scope::Pin;
+use crate::kernel::Group;
+use crate::kernel::counters::Keyed;
+use crate::kernel::group::read_record;
+use crate::kernel::kmsg::{KernelLog, OomLog};
 use crate::kernel::sys::{self, CallersSignals};
-use crate::kernel::{Group, Tree};
 use crate::path::{GroupPath, SessionName};
 use crate::record::Exited;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, OwnedFd};
 use std::time::Duration;
+
+/// Between two looks at OOM kills that are too many to be recorded one by one.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// A session whose processes nobody waits for.
 pub struct Left {
@@ -32,6 +44,8 @@ pub struct Left {
     pub records: Records,
     /// What is to be recorded of its command's end, and its OOM kills until then.
     pub ended: Option<(Exited, Option<Oom>)>,
+    /// The kernel's log from some time before; `None` where it cannot be read.
+    pub log: Option<KernelLog>,
 }
 
 impl Left {
@@ -46,6 +60,7 @@ impl Left {
             entry: running.entry,
             status: Some(ended.exit.status()),
             records: running.records,
+            log: running.log,
         }
     }
 }
@@ -57,12 +72,7 @@ impl Left {
 /// # Errors
 ///
 /// No process could be split off: the next command sweeps.
-pub fn linger(
-    left: Left,
-    tree: &Tree,
-    registry: &Registry,
-    callers: Option<&CallersSignals>,
-) -> Result<(), String> {
+pub fn linger(left: Left, place: &Place, callers: Option<&CallersSignals>) -> Result<(), String> {
     let Left {
         name,
         lock,
@@ -72,8 +82,11 @@ pub fn linger(
         status,
         mut records,
         ended,
+        log,
     } = left;
-    let Some((group, path)) = group else { return Ok(()) };
+    let (Some((group, path)), Some(tree)) = (group, &place.tree) else {
+        return Ok(());
+    };
     match sys::fork() {
         Err(errno) => return Err(format!("cannot leave a process beside session {name}: {errno}")),
         Ok(Some(_)) => {
@@ -93,9 +106,17 @@ pub fn linger(
         callers.put_back();
     }
     // What happened before its command ended has been told; of adopted processes nothing has.
-    let before = status.map_or(0, |_| oom_kills(&group));
+    let before = records.kills();
+    records.look_on();
+    let scenery = Scenery {
+        tree,
+        namespaced: place.is_namespaced(),
+        group: &group,
+        path: &path,
+    };
+    let seen = watch(&scenery, place, &mut records, log);
     while group.wait_empty(Duration::from_secs(3600)).is_err() {}
-    let kills = oom_kills(&group);
+    let kills = records::oom_kills(&group);
     let late = kills.saturating_sub(before);
     if late > 0 {
         let killed = crate::text::count(late, "process was", "processes were");
@@ -107,29 +128,13 @@ pub fn linger(
         });
         entry.status = Some(status.unwrap_or_else(|| Exit::Unknown.status()));
         entry.detached = true;
-        if let Err(error) = registry.write(&name, &entry) {
+        if let Err(error) = place.registry.write(&name, &entry) {
             tracing::error!("cannot keep what happened in session {name}: {error}");
         }
     }
-    let usage = measure::usage(
-        &group,
-        None,
-        records::now_usec().saturating_sub(records.started_usec),
-    );
-    let (exited, oom) = match ended {
-        Some(ended) => ended,
-        None => (records::of_entry(&entry), None),
-    };
-    let exited = Exited { usage, ..exited };
-    let oom = match oom {
-        Some(oom) => Some(Oom {
-            kills: oom.kills + late,
-            unseen: oom.unseen + late,
-            ..oom
-        }),
-        None => records::unwatched(&group, kills),
-    };
-    records.exited(exited, oom.as_ref(), kills);
+    let (exited, oom) = ended.unwrap_or_else(|| (records::of_entry(&entry), None));
+    let oom = [oom, seen.oom].into_iter().flatten().reduce(Oom::and);
+    records::over_at_last(&mut records, exited, oom, seen.counted.max(before), &group);
     if let Err(error) = remove(tree, &path) {
         tracing::error!("cannot remove session {name}: {error}");
     }
@@ -138,17 +143,59 @@ pub fn linger(
     Ok(())
 }
 
-fn oom_kills(group: &Group) -> u64 {
-    group
-        .counters("memory.events")
-        .ok()
-        .and_then(|c| c.get("oom_kill"))
-        .unwrap_or(0)
+/// What was seen while it lived.
+#[derive(Default)]
+struct Seen {
+    /// Its OOM kills.
+    oom: Option<Oom>,
+    /// As the kernel has counted them.
+    counted: u64,
 }
 
-/// Leaves the caller's terminal and streams: a session of its own, and /dev/null for input and output.
+/// Waits until nothing is in it any more, and records OOM kills at once.
+fn watch(scenery: &Scenery<'_>, place: &Place, records: &mut Records, mut log: Option<KernelLog>) -> Seen {
+    let watches: Vec<OwnedFd> = ["cgroup.events", "memory.events"]
+        .into_iter()
+        .filter_map(|file| scenery.group.watch(file).ok())
+        .collect();
+    let mut said = OomLog::default();
+    let mut above = scenery.above();
+    let mut seen = Seen::default();
+    loop {
+        // Read through the very descriptors that are polled: that arms them.
+        let texts = watches.iter().map(|file| read_record(file.as_fd()));
+        let Ok(texts) = texts.collect::<Result<Vec<String>, _>>() else {
+            return seen;
+        };
+        let events: Vec<Keyed> = texts.iter().map(|text| Keyed::parse(text)).collect();
+        let get = |key: &str| events.iter().find_map(|events| events.get(key));
+        let kills = get("oom_kill").unwrap_or(0);
+        if records.is_news(kills)
+            && let Some(oom) = scenery.kills_since(records.kills(), &mut above, log.as_mut(), &mut said)
+        {
+            records.oom(&oom, kills, scenery.group, place.base());
+            seen.counted = kills;
+            seen.oom = seen.oom.take().into_iter().chain([oom]).reduce(Oom::and);
+        }
+        if get("populated") != Some(1) {
+            return seen;
+        }
+        let mut fds: Vec<PollFd<'_>> = watches
+            .iter()
+            .map(|file| PollFd::new(file, PollFlags::PRI))
+            .collect();
+        // What was too much to be told at once is told after a while.
+        let again = (kills > records.kills()).then_some(AGAIN);
+        let _ = poll(&mut fds, again.as_ref());
+    }
+}
+
+/// Leaves the caller's terminal, streams, files and directory: a session of its own, and /dev/null for input and output.
+/// Whatever it has open of the caller's would be locked, or not end, for as long as the session lives.
 pub fn into_background() {
     let _ = nix::unistd::setsid();
+    let _ = std::env::set_current_dir("/");
+    sys::close_inherited();
     if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
         let _ = rustix::stdio::dup2_stdout(&null);

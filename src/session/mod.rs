@@ -21,6 +21,7 @@ mod looks;
 pub mod measure;
 mod movable;
 mod moving;
+pub mod onlooker;
 pub mod place;
 mod placing;
 mod prepare;

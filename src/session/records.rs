@@ -147,6 +147,21 @@ impl Records {
         self.kills = self.kills.max(kills);
     }
 
+    /// From here on what is found is found since the last record: by one who looks on at what the command has left.
+    pub(super) fn look_on(&mut self) {
+        self.told = None;
+    }
+
+    /// Writes of an OOM kill that the command's end was found with, where it was not told while the command lived: what it
+    /// left behind may live for days.
+    pub(crate) fn catch_up(&mut self, ended: &Ended, group: &Group, all: Option<(&Tree, &Base)>) {
+        if let Some(oom) = &ended.oom
+            && ended.counted_kills > self.kills
+        {
+            self.oom(oom, ended.counted_kills, group, all);
+        }
+    }
+
     /// OOM kills that records have told of.
     pub fn kills(&self) -> u64 {
         self.kills
@@ -323,7 +338,7 @@ fn with_sessions(scene: Scene, cause: &Cause, all: Option<(&Tree, &Base)>) -> Sc
 }
 
 /// What there is to say of a session whose command has ended.
-pub(super) fn of_running(running: &Running, ended: &Ended, story: &[String]) -> Exited {
+pub(crate) fn of_running(running: &Running, ended: &Ended, story: &[String]) -> Exited {
     let limits = running.receipt.entries.iter();
     let limits = limits.map(|e| (e.knob.knob().key.to_owned(), e.requested.clone()));
     let exited = of_entry(&running.entry);
@@ -369,6 +384,36 @@ pub fn over(running: &mut Running, ended: &Ended, story: &[String]) -> Option<Re
         .exited(exited, ended.oom.as_ref(), ended.counted_kills)
 }
 
+/// Writes that a session is over in which a command had left processes, and nothing is left now. `oom` is what was found of
+/// OOM kills while the kernel had counted `counted` of them.
+pub(crate) fn over_at_last(
+    records: &mut Records,
+    exited: Exited,
+    oom: Option<Oom>,
+    counted: u64,
+    group: &Group,
+) {
+    let kills = oom_kills(group);
+    let unseen = kills.saturating_sub(counted);
+    let oom = match oom {
+        Some(oom) => Some(Oom {
+            kills: oom.kills + unseen,
+            unseen: oom.unseen + unseen,
+            ..oom
+        }),
+        None => unwatched(group, kills),
+    };
+    let wall = now_usec().saturating_sub(records.started_usec);
+    let usage = measure::usage(group, None, wall);
+    records.exited(Exited { usage, ..exited }, oom.as_ref(), kills);
+}
+
+/// OOM kills that the kernel has counted in a group.
+pub(super) fn oom_kills(group: &Group) -> u64 {
+    let events = group.counters("memory.events").unwrap_or_default();
+    events.get("oom_kill").unwrap_or(0)
+}
+
 /// What there is to say of a session that nobody was in charge of any more when it ended.
 pub fn of_unattended(identity: &Identity, backend: &str, usage: Usage) -> Exited {
     Exited {
@@ -401,8 +446,7 @@ pub fn bury(store: Option<&Arc<Store>>, name: &SessionName, group: &Group) {
         Backend::Cgroupfs
     };
     let mut exited = of_unattended(&identity, backend.name(), measure::usage(group, None, wall));
-    let events = group.counters("memory.events").unwrap_or_default();
-    let kills = events.get("oom_kill").unwrap_or(0);
+    let kills = oom_kills(group);
     // Whoever looked on, the daemon mostly, has seen more of a kill than is left to be seen.
     let known = (kills > 0).then(|| last_kill(store, records.id())).flatten();
     if let Some(known) = known {

@@ -312,6 +312,17 @@ impl Registry {
     /// live cost little, and the entries of ended ones nothing. Returns the sessions that somebody is in charge of; `own`
     /// is known to be.
     pub fn sweep_debris(&self, own: Option<&SessionName>) -> BTreeSet<SessionName> {
+        let (attended, entries) = self.debris(own);
+        // Not each time one is too many: to tell the oldest each of them has to be looked at.
+        if entries > 2 * ENTRIES_KEPT {
+            self.forget_surplus();
+        }
+        attended
+    }
+
+    /// The same, and how many entries there are.
+    fn debris(&self, own: Option<&SessionName>) -> (BTreeSet<SessionName>, usize) {
+        let mut entries = 0;
         let mut attended: BTreeSet<SessionName> = order::set(own.cloned().into_iter());
         // Not by /proc/locks: to list all locks the kernel first waits for every processor (percpu_down_write in
         // fs/locks.c), which takes longer than to ask for a few hundred one by one.
@@ -333,14 +344,21 @@ impl Registry {
                 && pid.parse().is_ok_and(|pid: i32| process::stat(pid).is_none())
             {
                 let _ = std::fs::remove_file(entry.path());
+            } else if file.ends_with(".json") {
+                entries += 1;
             }
         }
-        attended
+        (attended, entries)
     }
 
     /// Removes the locks of dead sessions, and the oldest entries of ended ones beyond what is kept.
     pub fn sweep(&self) {
-        self.sweep_debris(None);
+        self.debris(None);
+        self.forget_surplus();
+    }
+
+    /// Removes the oldest entries of ended sessions beyond what is kept.
+    fn forget_surplus(&self) {
         let Ok(names) = self.names() else { return };
         let mut ended = Vec::new();
         for name in names {
@@ -425,7 +443,13 @@ fn is_still(fd: &OwnedFd, path: &Path) -> bool {
 /// `$CGMGR_RUNTIME_DIR`, `/run/cgmgr` for root, `$XDG_RUNTIME_DIR/cgmgr` for others, or where that is not set the one that
 /// it stands for: a user's cgmgr is to find the locks of the others wherever it was started. Where that cannot be (a
 /// container with a read-only root, a user without a login session) a private directory in the one for temporary files.
+/// Always from the root on: who stays with a session leaves the caller's directory.
 fn runtime_path() -> PathBuf {
+    let path = runtime_path_as_named();
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+fn runtime_path_as_named() -> PathBuf {
     let named = |variable: &str| {
         std::env::var_os(variable)
             .filter(|d| !d.is_empty())
@@ -499,6 +523,32 @@ mod tests {
         drop(lock);
         assert!(!registry.is_attended(&name));
         assert!(registry.lock(&name).unwrap().is_some());
+        std::fs::remove_dir_all(&registry.directory).unwrap();
+    }
+
+    #[test]
+    fn entries_of_ended_sessions_do_not_pile_up() {
+        let registry = registry("entries");
+        let names = |range: std::ops::RangeInclusive<usize>| {
+            range.map(|n| SessionName::new(&format!("s-{n}")).unwrap())
+        };
+        let (last, held) = (
+            SessionName::new("live").unwrap(),
+            SessionName::new("first").unwrap(),
+        );
+        let _lock = registry.lock(&held).unwrap().unwrap();
+        registry.write(&held, &Entry::default()).unwrap();
+        for name in names(2..=2 * ENTRIES_KEPT) {
+            registry.write(&name, &Entry::default()).unwrap();
+        }
+        registry.sweep_debris(None);
+        assert_eq!(registry.names().unwrap().len(), 2 * ENTRIES_KEPT, "few enough");
+        registry.write(&last, &Entry::default()).unwrap();
+        registry.sweep_debris(None);
+        let left = registry.names().unwrap();
+        // Somebody is in charge of one of them.
+        assert_eq!(left.len(), ENTRIES_KEPT + 1);
+        assert!(left.contains(&held));
         std::fs::remove_dir_all(&registry.directory).unwrap();
     }
 

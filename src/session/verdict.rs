@@ -92,6 +92,17 @@ pub struct Oom {
 }
 
 impl Oom {
+    /// With what came later in the same session; the limit is that of the first.
+    #[must_use]
+    pub fn and(mut self, later: Oom) -> Self {
+        self.kills += later.kills;
+        self.unseen += later.unseen;
+        self.victims.extend(later.victims);
+        self.took_command |= later.took_command;
+        self.whole_group |= later.whole_group;
+        self
+    }
+
     /// The limit that was hit.
     pub fn hit(&self) -> Hit<'_> {
         Hit {

@@ -9,12 +9,13 @@ use crate::limits::KnobId;
 use crate::path::{GroupPath, SessionName};
 use crate::plan::identity::Identity;
 use crate::plan::receipt::{Promise, Receipt};
+use crate::record::Exited;
 use crate::session::account::{self, Account, Known};
 use crate::session::end;
 use crate::session::launch::{Request, Running, launch};
 use crate::session::measure::Usage;
 use crate::session::place::Place;
-use crate::session::records;
+use crate::session::records::{self, Records};
 use crate::session::registry::Lock;
 use crate::session::tell::{self, About};
 use crate::session::user::User;
@@ -365,13 +366,25 @@ impl Session {
         }
         // Nothing of it is needed any more but what it was called.
         self.known = Known::default();
+        let end = match &running.group {
+            Some((group, _)) if !ended.left.is_empty() => {
+                running.records.catch_up(&ended, group, place.base());
+                End::Known(Box::new(CommandsEnd {
+                    exited: records::of_running(running, &ended, &story),
+                    oom: ended.oom.clone(),
+                    counted_kills: ended.counted_kills,
+                    records: std::mem::take(&mut running.records),
+                }))
+            }
+            _ => End::Recorded,
+        };
         let (lock, group) = (running.lock.take(), running.group.take());
         let tended = Tended {
             name: running.name.clone(),
             lock,
             group,
             command: None,
-            is_recorded: ended.left.is_empty(),
+            end,
         };
         workspace.take_on(tended);
         let ended = Ended {
@@ -402,7 +415,7 @@ impl Drop for Session {
                 lock: self.running.lock.take(),
                 group: self.running.group.take(),
                 command: self.running.spawned.pidfd.try_clone().ok(),
-                is_recorded: false,
+                end: End::Unknown,
             });
         }
     }
@@ -444,8 +457,27 @@ pub(super) struct Tended {
     group: Option<(Group, GroupPath)>,
     /// Its command, where nobody has waited for that.
     command: Option<OwnedFd>,
-    /// Its end is recorded.
-    is_recorded: bool,
+    end: End,
+}
+
+/// What there is to be recorded of a session's end.
+#[derive(Debug)]
+enum End {
+    /// Nothing any more.
+    Recorded,
+    /// How its command ended.
+    Known(Box<CommandsEnd>),
+    /// What the group says.
+    Unknown,
+}
+
+/// How the command ended of a session in which it left processes.
+#[derive(Debug)]
+struct CommandsEnd {
+    records: Records,
+    exited: Exited,
+    oom: Option<Oom>,
+    counted_kills: u64,
 }
 
 impl Tended {
@@ -467,8 +499,13 @@ impl Tended {
             if !group.is_empty_within(Duration::ZERO).unwrap_or(true) {
                 return false;
             }
-            if !std::mem::replace(&mut self.is_recorded, true) {
-                records::bury(place.store.as_ref(), &self.name, group);
+            match std::mem::replace(&mut self.end, End::Recorded) {
+                End::Recorded => {}
+                End::Known(end) => {
+                    let mut records = end.records;
+                    records::over_at_last(&mut records, end.exited, end.oom, end.counted_kills, group);
+                }
+                End::Unknown => records::bury(place.store.as_ref(), &self.name, group),
             }
             if let Err(error) = end::remove(tree, path) {
                 tracing::warn!("{error}");

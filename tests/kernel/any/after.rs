@@ -1,9 +1,11 @@
 //! What outlives the command or the caller: left-over processes, detached sessions, `--exec`.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use crate::cgmgr::{cgmgr, command, finish, payload, report, run_payload, run_shell, until};
-use crate::lab::{Lab, path_of, procs, read, session_groups};
+use crate::lab::{Lab, must, path_of, procs, read, session_groups};
 
 fn gone(session: &str) -> bool {
     !fs::exists(path_of(session)).expect("a look")
@@ -31,6 +33,27 @@ fn what_is_left_is_named_and_the_group_goes_when_it_ends() {
     until("the group is gone", || gone("left"));
     cgmgr(&["run", "--name", "left", "--", "true"]).expect(0);
     drop(lab);
+}
+
+#[test]
+fn who_stays_with_a_session_keeps_nothing_of_the_callers() {
+    let lab = Lab::new();
+    let lock = lab.path("lock");
+    let bin = must("CGMGR_BIN");
+    let left = format!("{bin} run --name left -- sh -c 'sleep 1000 9>&- >/dev/null 2>&1 &'");
+    let detached = format!("{bin} run --detach --name detached -- sleep 1000");
+    for launch in [left, detached] {
+        let script = format!("cd {} && exec 9>{lock} && flock 9 && {launch}", lab.path("."));
+        finish(Command::new("sh").args(["-c", &script])).expect(0);
+        finish(Command::new("flock").args(["-n", &lock, "true"])).expect(0);
+    }
+    let status = cgmgr(&["status", "detached", "--json"]).expect(0).json();
+    let supervisor = &status["sessions"][0]["supervisor"];
+    let cwd = fs::read_link(format!("/proc/{supervisor}/cwd"));
+    assert!(cwd.is_ok_and(|cwd| cwd == Path::new("/")), "{status:#}");
+    for name in ["left", "detached"] {
+        cgmgr(&["kill", name]).expect(0);
+    }
 }
 
 #[test]

@@ -278,6 +278,19 @@ fn what_outlives_its_command_is_told_and_stays_limited() {
     drop(session);
     workspace.kill("server").expect("killed");
     assert_eq!(session_groups(), [""; 0]);
+
+    // What is known of its command is on record when the last one of it has ended by itself.
+    let ended = start(&workspace, "helper", "32 MiB", shell("sleep 1 & exit 3")).wait();
+    assert_eq!((ended.code(), ended.left.len()), (Some(3), 1), "{ended:#?}");
+    until("it is put away", || {
+        workspace.tend();
+        session_groups().is_empty()
+    });
+    let words = ["events", "--json", "--session", "helper", "--event", "exited"];
+    let exited: serde_json::Value =
+        serde_json::from_str(cgmgr(&words).expect(0).out.lines().last().expect("a record")).expect("JSON");
+    assert_eq!(exited["status"], 3, "{exited}");
+
     let role = role(&workspace, "32 MiB");
     let launch = workspace.session(&role).name("tidy").kill_leftover(true);
     let ended = launch.spawn(shell(script)).expect("started").wait();

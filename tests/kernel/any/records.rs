@@ -86,6 +86,10 @@ impl Records {
 pub struct Daemon(Child);
 
 impl Daemon {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         let _ = self.0.kill();
@@ -132,6 +136,63 @@ fn a_session_is_on_record_from_its_start_to_what_it_used() {
     let shown = records.cgmgr(&["history"]).expect(0);
     assert!(shown.out.contains("calm (calm): status 7"), "{shown:#?}");
     assert_eq!(session_groups(), [""; 0]);
+}
+
+/// What a command leaves behind, as a shell's words; it goes on as soon as a file is there, and then does this.
+fn helper(lab: &Lab, then: &str) -> (String, String) {
+    let go = lab.path("go");
+    let script = format!("setsid sh -c 'while ! [ -e {go} ]; do sleep 0.1; done; {then}' >/dev/null 2>&1 &");
+    (go, script)
+}
+
+#[test]
+fn what_is_left_behind_is_recorded_when_it_happens_and_not_when_it_is_over() {
+    let records = Records::new();
+    let role = "[runtime.limits]\nmemory_max = \"48 MiB\"\n[runtime.limits.oom]\ngroup = false\n";
+    let role = records.lab.file("one.role.toml", role);
+    let end = records.lab.path("end");
+    let waits = format!("while ! [ -e {end} ]; do sleep 0.1; done");
+    let (go, script) = helper(&records.lab, &format!("{} hog 80; {waits}", payload()));
+    let run = |name: &str, script: &str| {
+        records.cgmgr(&["run", "--name", name, "--role", &role, "--", "sh", "-c", script])
+    };
+    run("left", &script).expect(0);
+    assert_eq!(records.of("left", "oom_kill").len(), 0);
+    write(&go, "");
+    let kill = records.until_recorded("left", "oom_kill");
+    assert_eq!(
+        (&kill["level"], &kill["limit"], &kill["kills"]),
+        (&json!("session"), &json!(48 << 20), &json!(1)),
+        "{kill}"
+    );
+    assert_eq!(kill["victims"][0]["comm"], "payload", "{kill}");
+    assert_eq!(records.of("left", "exited").len(), 0, "it lives on");
+    write(&end, "");
+    let exited = records.until_recorded("left", "exited");
+    assert_eq!(
+        (&exited["status"], &exited["oom"]["kills"]),
+        (&json!(0), &json!(1)),
+        "{exited}"
+    );
+    assert_eq!(records.of("left", "oom_kill").len(), 1);
+
+    // The command itself is killed, and a helper of it lives on.
+    for file in [&go, &end] {
+        std::fs::remove_file(file).expect("a file");
+    }
+    let (go, script) = helper(&records.lab, ":");
+    run("headless", &format!("{script} exec {} hog 80", payload())).expect(137);
+    let kills = records.of("headless", "oom_kill");
+    assert_eq!(kills.len(), 1, "{kills:?}");
+    assert_eq!(records.of("headless", "exited").len(), 0, "it lives on");
+    write(&go, "");
+    let exited = records.until_recorded("headless", "exited");
+    assert_eq!(
+        (&exited["status"], &exited["oom"]["kills"]),
+        (&json!(137), &json!(1)),
+        "{exited}"
+    );
+    assert_eq!(records.of("headless", "oom_kill").len(), 1);
 }
 
 #[test]
