@@ -19,11 +19,10 @@ use self::finding::Finding;
 use self::lull::Lull;
 use self::notices::Notices;
 use self::slices::Slices;
-use self::watched::{Watched, Who, Woken};
+use self::watched::{Before, Watched, Who, Woken};
 use crate::kernel::kmsg::{KernelLog, OomLog};
 use crate::kernel::survey;
 use crate::path::GroupPath;
-use crate::record::fold::Told;
 use crate::record::{Applied, Fact, Record};
 use crate::role::Events;
 use crate::session::applied;
@@ -129,9 +128,9 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
     if let Some(mark) = tail.mark() {
         only.set_mark(&mark).map_err(of_store)?;
     }
-    let (told, made) = told(&store).map_err(of_store)?;
+    let (before, made) = before(&store).map_err(of_store)?;
     let most = more_descriptors();
-    let mut daemon = Daemon::new(place, store, (tail, only), events, told, most).map_err(|errno| {
+    let mut daemon = Daemon::new(place, store, (tail, only), events, before, most).map_err(|errno| {
         CannotRun::new(
             format!("cannot begin to watch: {errno}"),
             "raise the open-file limit",
@@ -145,10 +144,10 @@ pub fn run(place: &Place, events: &Events) -> Result<(), CannotRun> {
     let notifier = Notifier::of_environment();
     daemon.beat = notifier.beat();
     said(notifier.tell(&[State::Ready, State::Status(&daemon.status())]));
-    daemon.watch(&notifier);
+    let ended = daemon.watch(&notifier);
     said(notifier.tell(&[State::Stopping]));
     daemon.finish();
-    Ok(())
+    ended
 }
 
 fn said(told: std::io::Result<bool>) {
@@ -158,20 +157,21 @@ fn said(told: std::io::Result<bool>) {
 }
 
 /// What records tell of already, by session, of one that is over nothing more will be told; and what cgmgr last made of the slices.
-fn told(store: &Store) -> std::io::Result<(BTreeMap<String, Told>, Option<Applied>)> {
-    let mut told: BTreeMap<String, Told> = BTreeMap::new();
+fn before(store: &Store) -> std::io::Result<(Before, Option<Applied>)> {
+    let mut before = Before::default();
     let (mut made, booted) = (None, applied::booted_usec());
     for record in store.read()? {
+        before.oldest_usec.get_or_insert(record.time_usec);
         made = applied::of_record(&record, booted).cloned().or(made);
         match (record.id, &record.fact) {
             (Some(id), Fact::Exited(_)) => {
-                told.remove(&id);
+                before.told.remove(&id);
             }
-            (Some(id), fact) => told.entry(id).or_default().take(fact),
+            (Some(id), fact) => before.told.entry(id).or_default().take(fact),
             (None, _) => {}
         }
     }
-    Ok((told, made))
+    Ok((before, made))
 }
 
 /// As many as this process may have: a session takes four. Returns the last one that is to be taken for one: to read a file
@@ -217,8 +217,7 @@ struct Daemon<'a> {
     watched: BTreeMap<u64, Watched>,
     paths: BTreeMap<GroupPath, u64>,
     next: u64,
-    /// What records told of sessions before this daemon began; taken as they are found.
-    told: BTreeMap<String, Told>,
+    before: Before,
     log: Option<KernelLog>,
     oom: OomLog,
     begun: Instant,
@@ -241,7 +240,7 @@ impl<'a> Daemon<'a> {
         store: Arc<Store>,
         (tail, only): (Tail, Only),
         events: &'a Events,
-        told: BTreeMap<String, Told>,
+        before: Before,
         most: i32,
     ) -> Result<Self, Errno> {
         let mut set = SigSet::empty();
@@ -276,7 +275,7 @@ impl<'a> Daemon<'a> {
             watched: BTreeMap::new(),
             paths: BTreeMap::new(),
             next: token::SESSIONS,
-            told,
+            before,
             log: KernelLog::open_at_end().ok(),
             oom: OomLog::default(),
             begun: now,
@@ -307,8 +306,8 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// The loop.
-    fn watch(&mut self, notifier: &Notifier) {
+    /// The loop. An error: it cannot go on.
+    fn watch(&mut self, notifier: &Notifier) -> Result<(), CannotRun> {
         let mut events = Vec::with_capacity(64);
         loop {
             let pause = self.pause(Instant::now());
@@ -333,7 +332,7 @@ impl<'a> Daemon<'a> {
                 match event.data.u64() {
                     token::SIGNALS => {
                         if self.is_to_end() {
-                            return;
+                            return Ok(());
                         }
                     }
                     token::STORE | token::FINDING => news = true,
@@ -347,6 +346,15 @@ impl<'a> Daemon<'a> {
             if now >= self.looked_around + LOOK_AROUND {
                 self.look_around(now);
                 said(notifier.tell(&[State::Status(&self.status())]));
+                if !self.only.is_there(self.store.directory()) {
+                    return Err(CannotRun::new(
+                        format!(
+                            "the records were taken away from {}",
+                            self.store.directory().path().display()
+                        ),
+                        "start it again, as systemd does: it begins anew with what is there then",
+                    ));
+                }
             }
             if self.tail.descriptor().is_none() {
                 self.hear();
@@ -402,7 +410,11 @@ impl<'a> Daemon<'a> {
         let mut end = false;
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
-                Ok(Signal::SIGCHLD) => while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {},
+                Ok(Signal::SIGCHLD) => {
+                    while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
+                        self.notices.ended(pid.as_raw_nonzero().get());
+                    }
+                }
                 Ok(Signal::SIGTERM | Signal::SIGINT) => end = true,
                 _ => {}
             }
@@ -503,7 +515,7 @@ impl<'a> Daemon<'a> {
                 }
             };
             let token = self.next;
-            match Watched::begin(self.place, (name, path.clone(), group), &mut self.told) {
+            match Watched::begin(self.place, (name, path.clone(), group), &mut self.before) {
                 Some(mut one) => {
                     if let Err(errno) = one.watch(&self.epoll, token, self.most) {
                         self.warn_of_watches(errno);
@@ -611,6 +623,7 @@ impl<'a> Daemon<'a> {
     /// it tells of each that rises, and of what cannot be watched there is a look every second.
     fn look_around(&mut self, now: Instant) {
         self.looked_around = now;
+        self.notices.end_overdue();
         let at_all = self.looks.is_multiple_of(ALL_OF_LOOKS);
         self.looks += 1;
         if at_all || self.finding.is_blind() {

@@ -26,6 +26,15 @@ use std::time::Duration;
 /// The files whose changes the kernel tells of (cgroup-v2.rst).
 const FILES: [&str; 3] = ["memory.events", "pids.events", "cgroup.events"];
 
+/// What the store had when this daemon began.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// What records told of sessions; taken as they are found.
+    pub(super) told: BTreeMap<String, Told>,
+    /// When the oldest one was written, in microseconds since 1970; none: there was none.
+    pub(super) oldest_usec: Option<u64>,
+}
+
 /// What a look has shown.
 pub(super) enum Woken {
     /// The group is gone.
@@ -93,11 +102,20 @@ impl Watched {
     pub(super) fn begin(
         place: &Place,
         (name, path, group): (SessionName, GroupPath, Group),
-        told: &mut BTreeMap<String, Told>,
+        before: &mut Before,
     ) -> Option<Self> {
         let identity = survey::identity(&group)?;
         let mut records = Records::resumed(place.store.clone(), &name, &group, &identity);
-        let told = told.remove(records.id()).unwrap_or_default();
+        let mut sampler = Sampler::new(group).ok()?;
+        let mut told = before.told.remove(records.id()).unwrap_or_default();
+        // When it started is known to the second.
+        let began_before = |oldest: u64| records.started_usec + 1_000_000 < oldest;
+        if !told.is_whole
+            && before.oldest_usec.is_some_and(began_before)
+            && let Some(sample) = sampler.sample(Fields::FOLDED)
+        {
+            told.or_counted(&sample);
+        }
         records.know_of_kills(told.kills);
         let mut drift = Differences::default();
         if told.lifted {
@@ -113,7 +131,7 @@ impl Watched {
         Some(Self {
             name,
             path,
-            sampler: Sampler::new(group).ok()?,
+            sampler,
             identity,
             records,
             before,

@@ -30,11 +30,30 @@ pub struct Told {
     pub kills: u64,
     /// What the last `frozen` said; `false` where there was none, for that is how a session begins.
     pub frozen: bool,
+    /// Its `started` is among the records: so is all else that was recorded of it.
+    pub is_whole: bool,
     /// A `stalled` said that memory.high was lifted: that it is not what was declared is cgmgr's own doing.
     pub lifted: bool,
 }
 
 impl Told {
+    /// Of a session that began before the oldest record that is kept: what no record tells of may have been told, and is
+    /// taken as it is counted now.
+    pub fn or_counted(&mut self, sample: &Sample) {
+        let all = sample.memory_events.unwrap_or_default();
+        let own = sample.memory_events_local.unwrap_or_default();
+        for (told, counted) in [
+            (&mut self.max, own.max),
+            (&mut self.high, own.high),
+            (&mut self.pids, sample.forks_refused()),
+            (&mut self.kills, all.oom_kill),
+        ] {
+            if *told == 0 {
+                *told = counted.unwrap_or(0);
+            }
+        }
+    }
+
     /// Takes over what a record of the session says. Records are given the oldest first.
     pub fn take(&mut self, fact: &Fact) {
         match fact {
@@ -43,6 +62,7 @@ impl Told {
             Fact::PidsHit(count) => self.pids = count.total,
             Fact::OomKill(oom) => self.kills = oom.total,
             Fact::Frozen(state) => self.frozen = state.frozen,
+            Fact::Started(_) => self.is_whole = true,
             Fact::Stalled(stall) => self.lifted |= stall.was_lifted(),
             _ => {}
         }
@@ -269,6 +289,43 @@ mod tests {
             other => (other.name(), 0, 0),
         };
         facts.iter().map(one).collect()
+    }
+
+    #[test]
+    fn of_what_is_no_longer_on_record_nothing_is_told_again() {
+        let sample = Sample {
+            memory_events: Some(MemoryEvents {
+                oom_kill: Some(3),
+                ..MemoryEvents::default()
+            }),
+            memory_events_local: Some(MemoryEvents {
+                max: Some(70),
+                high: Some(8),
+                ..MemoryEvents::default()
+            }),
+            ..Sample::default()
+        };
+        let mut told = Told {
+            high: 5,
+            ..Told::default()
+        };
+        told.or_counted(&sample);
+        assert_eq!(
+            told,
+            Told {
+                max: 70,
+                high: 5,
+                kills: 3,
+                ..Told::default()
+            },
+            "the last record of a kind knows what was told of it"
+        );
+        let folded = fold(&mut Pace::new(told), &sample, Duration::ZERO);
+        assert_eq!(
+            (folded.facts.len(), folded.kills, folded.total_kills),
+            (1, 0, 3),
+            "{folded:?}"
+        );
     }
 
     #[test]

@@ -432,9 +432,15 @@ pub fn of_unattended(identity: &Identity, backend: &str, usage: Usage) -> Exited
     }
 }
 
+/// On a group whose session's end is recorded: two may be about to put it away, and a group that cannot be removed is met
+/// again and again.
+const BURIED: &str = "buried";
+
 /// Writes what can still be known of a session that nobody was in charge of when it ended, before its group goes.
 pub fn bury(store: Option<&Arc<Store>>, name: &SessionName, group: &Group) {
-    let Some(store) = store else { return };
+    let Some(store) = store.filter(|_| group.marked(BURIED).is_none()) else {
+        return;
+    };
     let Some(identity) = survey::identity(group) else {
         return;
     };
@@ -459,6 +465,11 @@ pub fn bury(store: Option<&Arc<Store>>, name: &SessionName, group: &Group) {
     }
     let late = unwatched(group, kills).filter(|_| kills > records.kills());
     records.exited(exited, late.as_ref(), kills);
+    if records.failure().is_none()
+        && let Err(error) = group.mark(BURIED, "1")
+    {
+        tracing::debug!("{error}");
+    }
 }
 
 /// The last record of an OOM kill in this session.

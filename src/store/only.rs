@@ -29,6 +29,13 @@ impl Only {
         }
     }
 
+    /// Whether the file is there still: whoever takes it away lets another daemon begin.
+    pub fn is_there(&self, directory: &Directory) -> bool {
+        let named = rustix::fs::stat(directory.join(DAEMON));
+        let held = rustix::fs::fstat(&self.file);
+        matches!((named, held), (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+    }
+
     /// Up to where the one before has told people; `None` where there was none.
     pub fn mark(&mut self) -> Option<Mark> {
         let mut text = String::new();

@@ -4,7 +4,7 @@ use super::{Directory, SEGMENTS, file_name};
 use crate::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -229,7 +229,14 @@ impl Tail {
         if let Some(inotify) = &self.inotify {
             let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
             let mut events = inotify::Reader::new(inotify, &mut buffer);
-            while events.next().is_ok() {}
+            let mut is_gone = false;
+            while let Ok(event) = events.next() {
+                is_gone |= event.events().contains(ReadFlags::IGNORED);
+            }
+            // Somebody removed the directory: one that is made anew is not watched, and is looked at again and again.
+            if is_gone {
+                self.inotify = None;
+            }
         }
         let mut lines = Vec::new();
         if let Some((file, read)) = &mut self.before {

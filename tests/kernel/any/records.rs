@@ -138,6 +138,33 @@ fn a_session_is_on_record_from_its_start_to_what_it_used() {
     assert_eq!(session_groups(), [""; 0]);
 }
 
+#[test]
+fn whoever_puts_a_session_away_its_end_is_on_record_once() {
+    let records = Records::new();
+    let daemon = records.daemon();
+    for number in 0..8 {
+        let name = format!("alone-{number}");
+        let words = ["run", "--exec", "--name", &name, "--", &payload(), "hold"];
+        let mut command = records.command(&words);
+        let mut session = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a session");
+        until("it runs", || {
+            session_groups().iter().any(|group| group.contains(&name))
+        });
+        records.until_recorded(&name, "started");
+        // Both the daemon and this one see that nobody is left.
+        records.cgmgr(&["kill", &name]).expect(0);
+        session.wait().expect("a child");
+        records.until_recorded(&name, "exited");
+        until("its group is gone", || session_groups().is_empty());
+        assert_eq!(records.of(&name, "exited").len(), 1, "{name}");
+    }
+    drop(daemon);
+}
+
 /// What a command leaves behind, as a shell's words; it goes on as soon as a file is there, and then does this.
 fn helper(lab: &Lab, then: &str) -> (String, String) {
     let go = lab.path("go");
