@@ -151,10 +151,9 @@ fn whoever_puts_a_session_away_its_end_is_on_record_once() {
             .stdout(Stdio::null())
             .spawn()
             .expect("a session");
-        until("it runs", || {
-            session_groups().iter().any(|group| group.contains(&name))
-        });
-        records.until_recorded(&name, "started");
+        let events = format!("{}/cgroup.events", path_of(&name));
+        let lives = || std::fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"));
+        until("it runs", lives);
         // Both the daemon and this one see that nobody is left.
         records.cgmgr(&["kill", &name]).expect(0);
         session.wait().expect("a child");
