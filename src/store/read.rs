@@ -4,12 +4,13 @@ use super::{Directory, SEGMENTS, file_name};
 use crate::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// All records that there are, from the oldest on.
@@ -124,6 +125,9 @@ impl Lines {
 /// How often it is looked where nothing tells of new records.
 const POLL: Duration = Duration::from_millis(500);
 
+/// How often it is looked where something does.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Up to where a [`Tail`] has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
@@ -153,6 +157,8 @@ pub struct Tail {
     directory: Directory,
     /// None: no more of these are to be had, and it is looked every [`POLL`].
     inotify: Option<OwnedFd>,
+    /// The directory that is watched.
+    watched: Option<(u64, u64)>,
     file: Option<File>,
     lines: Lines,
     /// The file before it, and what was read of that: who had it open may have been about to write to it.
@@ -192,6 +198,7 @@ impl Tail {
         let mut tail = Self {
             directory: directory.clone(),
             inotify: watched.ok(),
+            watched: identity(directory.path()),
             file: None,
             lines: Lines::default(),
             before: None,
@@ -229,12 +236,10 @@ impl Tail {
         if let Some(inotify) = &self.inotify {
             let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
             let mut events = inotify::Reader::new(inotify, &mut buffer);
-            let mut is_gone = false;
-            while let Ok(event) = events.next() {
-                is_gone |= event.events().contains(ReadFlags::IGNORED);
-            }
-            // Somebody removed the directory: one that is made anew is not watched, and is looked at again and again.
-            if is_gone {
+            while events.next().is_ok() {}
+            // Somebody removed the directory, of which the kernel does not tell as long as a file of it is open. One that is
+            // made anew is not watched, and is looked at again and again.
+            if self.watched != identity(self.directory.path()) {
                 self.inotify = None;
             }
         }
@@ -271,22 +276,30 @@ impl Tail {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Waits for more, at most so long.
+    /// Waits for more, at most so long; that nothing came is no error.
     pub fn wait(&self, at_most: Option<Duration>) {
         let Some(inotify) = &self.inotify else {
             return std::thread::sleep(at_most.map_or(POLL, |limit| limit.min(POLL)));
         };
-        let limit = at_most.map(|limit| Timespec {
+        // Then whether the directory is there still is looked at.
+        let limit = at_most.map_or(LOOK, |limit| limit.min(LOOK));
+        let limit = Timespec {
             tv_sec: limit.as_secs() as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
-        });
+        };
         loop {
-            match poll(&mut [PollFd::new(inotify, PollFlags::IN)], limit.as_ref()) {
+            match poll(&mut [PollFd::new(inotify, PollFlags::IN)], Some(&limit)) {
                 Err(Errno::INTR) => {}
                 _ => return,
             }
         }
     }
+}
+
+/// Which directory, or file, a path leads to.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 fn is_same(one: &File, other: &File) -> bool {

@@ -190,6 +190,28 @@ fn a_tail_goes_on_where_another_one_ended() {
 }
 
 #[test]
+fn a_tail_hears_of_what_comes_after_its_directory_was_taken_away() {
+    let place = Place::new("taken");
+    let store = place.store();
+    store.append(&record(1, 0)).unwrap();
+    let mut tail = Tail::begin(store.directory()).unwrap();
+    let only = store.only_daemon().unwrap().unwrap();
+    assert!(tail.descriptor().is_some() && only.is_there(store.directory()));
+    std::fs::remove_dir_all(store.directory().path()).unwrap();
+    assert_eq!(tail.lines(), [""; 0]);
+    assert!(tail.descriptor().is_none(), "nothing would wake it");
+    assert!(!only.is_there(store.directory()));
+    place.store().append(&record(2, 0)).unwrap();
+    let lines = tail.lines();
+    assert!(
+        lines.len() == 1 && lines[0].contains("\"time_usec\":2,"),
+        "{lines:?}"
+    );
+    assert!(place.store().only_daemon().unwrap().is_some());
+    assert!(!only.is_there(store.directory()), "it is another one's");
+}
+
+#[test]
 fn the_next_daemon_knows_how_far_the_last_one_came() {
     let place = Place::new("only");
     let store = place.store();

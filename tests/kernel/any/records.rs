@@ -1,7 +1,7 @@
 //! What is on record: true of every session, whoever was killed meanwhile.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 
@@ -90,6 +90,11 @@ impl Daemon {
         self.0.id()
     }
 
+    /// How it ended by itself, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("a child")
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         let _ = self.0.kill();
@@ -162,6 +167,23 @@ fn whoever_puts_a_session_away_its_end_is_on_record_once() {
         assert_eq!(records.of(&name, "exited").len(), 1, "{name}");
     }
     drop(daemon);
+}
+
+#[test]
+fn a_daemon_whose_records_were_taken_away_ends_so_that_another_can_begin() {
+    let records = Records::new();
+    let mut daemon = records.daemon();
+    until("it has begun", || {
+        Path::new(&records.state).join("daemon.lock").exists()
+    });
+    std::fs::remove_dir_all(&records.state).expect("its directory");
+    until("it has ended", || daemon.ended().is_some());
+    assert_eq!(daemon.ended().and_then(|status| status.code()), Some(1));
+    assert!(
+        records.said().contains("the records were taken away from "),
+        "{}",
+        records.said()
+    );
 }
 
 /// What a command leaves behind, as a shell's words; it goes on as soon as a file is there, and then does this.
