@@ -55,12 +55,16 @@ pub struct Written {
 /// Keeps a session from being swept while it is held; `None` where somebody else is in charge of it.
 pub type Guard<'a> = &'a dyn Fn(&SessionName) -> Option<Box<dyn Send>>;
 
+/// What is done with a session's group before it goes.
+type Last<'a> = &'a dyn Fn(&SessionName, &Group);
+
 /// The backend.
 pub struct Cgroupfs<'a> {
     tree: &'a Tree,
     page_size: u64,
     guard: Guard<'a>,
     tell: Option<&'a dyn Fn(&str)>,
+    last: Option<Last<'a>>,
     open: BTreeMap<GroupPath, Group>,
     /// Sessions that a step killed: the group by its id.
     killed: BTreeMap<GroupPath, u64>,
@@ -77,6 +81,7 @@ impl<'a> Cgroupfs<'a> {
             page_size,
             guard,
             tell: None,
+            last: None,
             open: BTreeMap::new(),
             killed: BTreeMap::new(),
             journal: Vec::new(),
@@ -87,6 +92,12 @@ impl<'a> Cgroupfs<'a> {
     /// The same, with somebody who is told of long waits and of what a user should know.
     pub fn telling(mut self, tell: &'a dyn Fn(&str)) -> Self {
         self.tell = Some(tell);
+        self
+    }
+
+    /// The same, with somebody who is shown the group of a session that nobody is in charge of, the moment before it goes.
+    pub fn burying(mut self, last: Last<'a>) -> Self {
+        self.last = Some(last);
         self
     }
 
@@ -457,7 +468,7 @@ impl<'a> Cgroupfs<'a> {
     /// Removes a session's group: one that a step killed, or debris. What looked like debris and is in use now is a
     /// session that was launched under the same name meanwhile.
     fn remove_session(&self, session: &SessionName, path: &GroupPath) -> Result<(), KernelError> {
-        let _held = match self.killed.get(path) {
+        let held = match self.killed.get(path) {
             Some(id) => {
                 let Some(held) = self.wait_until_removable(session, path, *id)? else {
                     return Ok(());
@@ -474,6 +485,12 @@ impl<'a> Cgroupfs<'a> {
                 }
             }
         };
+        if held.is_some()
+            && let Some(last) = self.last
+            && let Some(group) = self.tree.find(path)?
+        {
+            last(session, &group);
+        }
         self.remove(path)
     }
 

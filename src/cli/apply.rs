@@ -7,7 +7,7 @@ use crate::backend::cgroupfs::{Cgroupfs, Written};
 use crate::backend::slices;
 use crate::host::{Base, Host};
 use crate::kernel::error::KernelError;
-use crate::kernel::{Tree, disks, survey};
+use crate::kernel::{Group, Tree, disks, survey};
 use crate::limits::{KnobId, Part, Setting, Settings};
 use crate::path::{GroupPath, SessionName};
 use crate::plan::apply::{Wanted, is_live_of, plan as plan_apply};
@@ -22,7 +22,7 @@ use crate::record::{Applied, Fact};
 use crate::role::{HostPolicy, Overrides, Role};
 use crate::session::applied;
 use crate::session::launch::Place;
-use crate::session::records::of_machine;
+use crate::session::records::{self, of_machine};
 use crate::store::Store;
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
@@ -301,7 +301,10 @@ pub fn look(place: &Place, tree: &Tree, base: &Base) -> Result<Survey, CommandEr
 pub fn carry_out(steps: &[Step], place: &Place, tree: &Tree) -> Result<Vec<Written>, CommandError> {
     let guard = |name: &SessionName| place.take_charge(name);
     let tell = |text: &str| context::say(text);
-    let mut backend = Cgroupfs::new(tree, place.host.machine.page_size, &guard).telling(&tell);
+    let bury = |name: &SessionName, group: &Group| records::bury(place.store.as_ref(), name, group);
+    let mut backend = Cgroupfs::new(tree, place.host.machine.page_size, &guard)
+        .telling(&tell)
+        .burying(&bury);
     backend.carry_out(steps)?;
     Ok(backend.written)
 }

@@ -11,7 +11,6 @@ use crate::plan::apply::drop_in_path;
 use crate::plan::down::plan as plan_down;
 use crate::session::launch::Place;
 use crate::session::protect::take_back_slice_of_user;
-use crate::session::sweep::sweep_others;
 use serde_json::json;
 use std::io::{self, Write};
 
@@ -28,10 +27,6 @@ pub fn down(args: &DownArgs, global: &Global) -> Outcome {
         };
     };
     let _alone = place.alone()?;
-    if !args.dry_run {
-        // What is over and was not put away yet has an end to be recorded.
-        sweep_others(&place);
-    }
     let plan = plan_down(base, &look(&place, tree, base)?, args.kill);
     if args.json {
         print_json(&plan_json(&plan, &place, tree, base))?;

@@ -170,6 +170,25 @@ fn whoever_puts_a_session_away_its_end_is_on_record_once() {
 }
 
 #[test]
+fn down_records_the_end_of_what_nobody_attends() {
+    let records = Records::new();
+    let words = ["run", "--exec", "--name", "alone", "--", &payload(), "hold"];
+    let mut command = records.command(&words);
+    let mut session = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a session");
+    let events = format!("{}/cgroup.events", path_of("alone"));
+    until("it runs", || {
+        std::fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"))
+    });
+    records.cgmgr(&["down", "--kill"]).expect(0);
+    session.wait().expect("a child");
+    assert_eq!(records.of("alone", "exited").len(), 1);
+}
+
+#[test]
 fn a_daemon_whose_records_were_taken_away_ends_so_that_another_can_begin() {
     let records = Records::new();
     let mut daemon = records.daemon();
