@@ -143,22 +143,24 @@ fn a_session_is_on_record_from_its_start_to_what_it_used() {
     assert_eq!(session_groups(), [""; 0]);
 }
 
+/// A session that nobody is in charge of, its command running.
+fn executed(records: &Records, name: &str) -> Child {
+    let mut command = records.command(&["run", "--exec", "--name", name, "--", &payload(), "hold"]);
+    let session = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let events = format!("{}/cgroup.events", path_of(name));
+    until("it runs", || {
+        std::fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"))
+    });
+    session.expect("a session")
+}
+
 #[test]
 fn whoever_puts_a_session_away_its_end_is_on_record_once() {
     let records = Records::new();
     let daemon = records.daemon();
     for number in 0..8 {
         let name = format!("alone-{number}");
-        let words = ["run", "--exec", "--name", &name, "--", &payload(), "hold"];
-        let mut command = records.command(&words);
-        let mut session = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a session");
-        let events = format!("{}/cgroup.events", path_of(&name));
-        let lives = || std::fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"));
-        until("it runs", lives);
+        let mut session = executed(&records, &name);
         // Both the daemon and this one see that nobody is left.
         records.cgmgr(&["kill", &name]).expect(0);
         session.wait().expect("a child");
@@ -172,17 +174,7 @@ fn whoever_puts_a_session_away_its_end_is_on_record_once() {
 #[test]
 fn down_records_the_end_of_what_nobody_attends() {
     let records = Records::new();
-    let words = ["run", "--exec", "--name", "alone", "--", &payload(), "hold"];
-    let mut command = records.command(&words);
-    let mut session = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("a session");
-    let events = format!("{}/cgroup.events", path_of("alone"));
-    until("it runs", || {
-        std::fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 1"))
-    });
+    let mut session = executed(&records, "alone");
     records.cgmgr(&["down", "--kill"]).expect(0);
     session.wait().expect("a child");
     assert_eq!(records.of("alone", "exited").len(), 1);
@@ -233,15 +225,18 @@ fn what_is_left_behind_is_recorded_when_it_happens_and_not_when_it_is_over() {
         "{kill}"
     );
     assert_eq!(kill["victims"][0]["comm"], "payload", "{kill}");
-    assert_eq!(records.of("left", "exited").len(), 0, "it lives on");
-    write(&end, "");
-    let exited = records.until_recorded("left", "exited");
-    assert_eq!(
-        (&exited["status"], &exited["oom"]["kills"]),
-        (&json!(0), &json!(1)),
-        "{exited}"
-    );
-    assert_eq!(records.of("left", "oom_kill").len(), 1);
+    let ends_once = |name: &str, status: u64, file: &str| {
+        assert_eq!(records.of(name, "exited").len(), 0, "it lives on");
+        write(file, "");
+        let exited = records.until_recorded(name, "exited");
+        assert_eq!(
+            (&exited["status"], &exited["oom"]["kills"]),
+            (&json!(status), &json!(1)),
+            "{exited}"
+        );
+        assert_eq!(records.of(name, "oom_kill").len(), 1);
+    };
+    ends_once("left", 0, &end);
 
     // The command itself is killed, and a helper of it lives on.
     for file in [&go, &end] {
@@ -251,15 +246,7 @@ fn what_is_left_behind_is_recorded_when_it_happens_and_not_when_it_is_over() {
     run("headless", &format!("{script} exec {} hog 80", payload())).expect(137);
     let kills = records.of("headless", "oom_kill");
     assert_eq!(kills.len(), 1, "{kills:?}");
-    assert_eq!(records.of("headless", "exited").len(), 0, "it lives on");
-    write(&go, "");
-    let exited = records.until_recorded("headless", "exited");
-    assert_eq!(
-        (&exited["status"], &exited["oom"]["kills"]),
-        (&json!(137), &json!(1)),
-        "{exited}"
-    );
-    assert_eq!(records.of("headless", "oom_kill").len(), 1);
+    ends_once("headless", 137, &go);
 }
 
 #[test]
