@@ -529,16 +529,14 @@ mod tests {
     #[test]
     fn entries_of_ended_sessions_do_not_pile_up() {
         let registry = registry("entries");
-        let names = |range: std::ops::RangeInclusive<usize>| {
-            range.map(|n| SessionName::new(&format!("s-{n}")).unwrap())
-        };
         let (last, held) = (
             SessionName::new("live").unwrap(),
             SessionName::new("first").unwrap(),
         );
         let _lock = registry.lock(&held).unwrap().unwrap();
         registry.write(&held, &Entry::default()).unwrap();
-        for name in names(2..=2 * ENTRIES_KEPT) {
+        for number in 2..=2 * ENTRIES_KEPT {
+            let name = SessionName::new(&format!("s-{number}")).unwrap();
             registry.write(&name, &Entry::default()).unwrap();
         }
         registry.sweep_debris(None);

@@ -1,7 +1,7 @@
 //! The right to be the daemon of a store; and up to where it has told people of what is recorded, which outlives it.
 
 use super::Directory;
-use super::read::Mark;
+use super::read::{Mark, identity, identity_of};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use std::fs::File;
@@ -31,9 +31,8 @@ impl Only {
 
     /// Whether the file is there still: whoever takes it away lets another daemon begin.
     pub fn is_there(&self, directory: &Directory) -> bool {
-        let named = rustix::fs::stat(directory.join(DAEMON));
-        let held = rustix::fs::fstat(&self.file);
-        matches!((named, held), (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+        let held = self.file.metadata().ok();
+        held.is_some_and(|held| identity(&directory.join(DAEMON)) == Some(identity_of(&held)))
     }
 
     /// Up to where the one before has told people; `None` where there was none.

@@ -7,7 +7,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl Reader {
                 other => other.map_err(|e| directory.at(&file_name(age), e))?,
             };
             let meta = file.metadata().map_err(|e| directory.at(&file_name(age), e))?;
-            if seen.insert((meta.dev(), meta.ino())) {
+            if seen.insert(identity_of(&meta)) {
                 files.push(file);
             }
         }
@@ -276,7 +276,7 @@ impl Tail {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Waits for more, at most so long; that nothing came is no error.
+    /// Waits for more, at most so long and at most ten seconds.
     pub fn wait(&self, at_most: Option<Duration>) {
         let Some(inotify) = &self.inotify else {
             return std::thread::sleep(at_most.map_or(POLL, |limit| limit.min(POLL)));
@@ -297,14 +297,18 @@ impl Tail {
 }
 
 /// Which directory, or file, a path leads to.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|found| identity_of(&found))
+}
+
+/// Which one this is.
+pub(super) fn identity_of(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 fn is_same(one: &File, other: &File) -> bool {
     match (one.metadata(), other.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Ok(one), Ok(other)) => identity_of(&one) == identity_of(&other),
         _ => true,
     }
 }
